@@ -1,0 +1,156 @@
+//! Background work: the committer and the keeper.
+//!
+//! It owns the two threads (or their inline stand-in on a simulated disk) and the signal that wakes
+//! them. The committer commits where submitted bytes have no leader; the keeper prepares segments
+//! ahead and seals those behind. It decides nothing about what they do. Invariants: a demand is
+//! never lost: it is set before the thread is woken and cleared before the work is looked at; both
+//! threads end before the last handle is gone.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{JoinHandle, Thread};
+
+use crate::commit::Core;
+use crate::disk::Background;
+use crate::options::Durability;
+
+/// What the background is asked for.
+#[derive(Default)]
+pub(crate) struct Signal {
+    demands: AtomicU32,
+    committer: OnceLock<Thread>,
+    keeper: OnceLock<Thread>,
+}
+
+impl Signal {
+    pub(crate) const COMMIT: u32 = 1;
+    pub(crate) const KEEP: u32 = 2;
+    const STOP: u32 = 4;
+
+    /// Asks for something; wakes the thread that does it unless it was asked before.
+    #[inline]
+    pub(crate) fn demand(&self, what: u32) {
+        if self.demands.load(Ordering::Acquire) & what != 0 {
+            return;
+        }
+        if self.demands.fetch_or(what, Ordering::AcqRel) & what == 0 {
+            let thread = if what == Self::COMMIT { &self.committer } else { &self.keeper };
+            if let Some(thread) = thread.get() {
+                thread.unpark();
+            }
+        }
+    }
+
+    fn is_demanded(&self, what: u32) -> bool {
+        self.demands.load(Ordering::Acquire) & what != 0
+    }
+
+    fn take(&self, what: u32) -> bool {
+        self.demands.fetch_and(!what, Ordering::AcqRel) & what != 0
+    }
+
+    fn stopping(&self) -> bool {
+        self.is_demanded(Self::STOP)
+    }
+}
+
+/// The background threads of one log.
+#[derive(Debug, Default)]
+pub(crate) struct Threads(Vec<JoinHandle<()>>);
+
+impl Threads {
+    /// Starts them, where the disk wants threads.
+    ///
+    /// # Errors
+    /// When the operating system gives no thread.
+    pub(crate) fn start(core: &Arc<Core>) -> std::io::Result<Threads> {
+        let mut threads = Threads::default();
+        if core.background == Background::Inline {
+            return Ok(threads);
+        }
+        for (name, work) in [
+            ("stonelog-commit", committer as fn(&Core)),
+            ("stonelog-keep", keeper as fn(&Core)),
+        ] {
+            let shared = core.clone();
+            match std::thread::Builder::new().name(name.to_string()).spawn(move || work(&shared)) {
+                Ok(handle) => threads.0.push(handle),
+                Err(error) => {
+                    threads.stop(core);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(threads)
+    }
+
+    /// Stops them and waits for their end.
+    pub(crate) fn stop(&mut self, core: &Core) {
+        core.signal.demands.fetch_or(Signal::STOP, Ordering::AcqRel);
+        for handle in self.0.drain(..) {
+            handle.thread().unpark();
+            // A thread that panicked has poisoned the log; there is nothing more to say here.
+            let _ = handle.join();
+        }
+    }
+}
+
+fn committer(core: &Core) {
+    let _ = core.signal.committer.set(std::thread::current());
+    while !core.signal.stopping() {
+        let demanded = core.signal.take(Signal::COMMIT);
+        let due = match core.options.durability {
+            Durability::Interval(interval) if !demanded => {
+                std::thread::park_timeout(interval);
+                true
+            }
+            _ => demanded,
+        };
+        if due {
+            if core.has_uncommitted() {
+                // A failure has reached everybody who waits; those who do not will meet the poison.
+                let _ = core.commit_now();
+            }
+        } else if !core.signal.is_demanded(Signal::COMMIT) && !core.signal.stopping() {
+            std::thread::park();
+        }
+    }
+}
+
+fn keeper(core: &Core) {
+    let _ = core.signal.keeper.set(std::thread::current());
+    while !core.signal.stopping() {
+        if core.signal.take(Signal::KEEP) {
+            // Without space a spare cannot be prepared now; the append that needs it says so.
+            if let Err(error) = core.keep(false) {
+                tracing::debug!(%error, "nothing prepared ahead for now");
+            }
+        } else {
+            std::thread::park();
+        }
+    }
+}
+
+impl Core {
+    /// Does what the background would, now or later as the disk's random numbers say: for disks
+    /// without threads.
+    pub(crate) fn run_background(&self) {
+        if self.background != Background::Inline {
+            return;
+        }
+        if self.signal.is_demanded(Signal::COMMIT) && self.options.disk.random() & 1 == 0 {
+            self.signal.take(Signal::COMMIT);
+            let _ = self.commit_now();
+        }
+        if let Durability::Interval(_) = self.options.durability
+            && self.options.disk.random() & 7 == 0
+            && self.has_uncommitted()
+        {
+            let _ = self.commit_now();
+        }
+        if self.signal.is_demanded(Signal::KEEP) && self.options.disk.random() & 1 == 0 {
+            self.signal.take(Signal::KEEP);
+            let _ = self.keep(false);
+        }
+    }
+}

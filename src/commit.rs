@@ -1,0 +1,476 @@
+//! Group commit: how accepted bytes get to the disk, and who is told.
+//!
+//! It owns the two stages behind the writer. The *write stage* takes what the writer encoded and
+//! writes it. The *sync stage* is the leader's: it runs a write, fsyncs the stores, and then
+//! publishes the durable end or poisons, all under one lock, so that two callers can never split
+//! one error. It does not know the manifest.
+//!
+//! Invariants: the durable end moves only to what was written before the fsync that proves it
+//! began, and only over stores that were all fsynced; a group is settled after the durable end
+//! covers it; after a failed fsync nobody is acknowledged any more.
+//!
+//! Why the waiters lead and not a thread of the log's: a lone appender that commits for itself
+//! saves two context switches for each record. A committer thread leads only where nobody waits.
+//!
+//! Locks, always taken in this order: structure (manifest), sync stage, write stage, writer.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+
+use arc_swap::ArcSwap;
+
+use crate::background::Signal;
+use crate::disk::Background;
+use crate::error::{Error, Result};
+use crate::frame::{self, Header, Kind, Lag, PayloadChecksum};
+use crate::group::{Group, Waiter};
+use crate::options::{Durability, Options};
+use crate::segment::Place;
+use crate::store::Store;
+use crate::structure::Structure;
+use crate::table::{Table, Truncations};
+use crate::writer::{Chunk, Writer};
+
+/// Behind the writer, bytes are fsynced at least this often in every mode: what a crash leaves to
+/// be copied is bounded by it.
+pub(crate) const SYNC_EVERY_BYTES: u64 = 16 << 20;
+/// Without a leader, encoded bytes are written out in pieces of about this size.
+pub(crate) const WRITE_EVERY_BYTES: usize = 256 << 10;
+
+/// What has been written and not yet fsynced.
+#[derive(Default)]
+pub(crate) struct WriteStage {
+    /// Stores with writes since their last fsync, in order.
+    dirty: Vec<Arc<Store>>,
+    /// Groups whose bytes are all written.
+    written_groups: Vec<Arc<Group>>,
+    /// Bytes written since the last fsync.
+    unsynced_bytes: u64,
+    /// Where the next frame will be written, and the offset it will have: the place for a mark.
+    mark_place: Option<(Arc<Store>, u64, u32)>,
+}
+
+/// Counters for `stats`.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) records: AtomicU64,
+    pub(crate) payload_bytes: AtomicU64,
+    pub(crate) written_bytes: AtomicU64,
+    pub(crate) writes: AtomicU64,
+    pub(crate) fsyncs: AtomicU64,
+    pub(crate) commits: AtomicU64,
+}
+
+/// What every handle, reader, ticket and background thread of one open log shares.
+pub(crate) struct Core {
+    pub(crate) place: Arc<Place>,
+    pub(crate) options: Options,
+    /// `None` where the log is read-only.
+    pub(crate) structure: Option<Mutex<Structure>>,
+    /// The leader's lock.
+    pub(crate) sync_stage: Mutex<()>,
+    pub(crate) write_stage: Mutex<WriteStage>,
+    pub(crate) writer: Mutex<Writer>,
+    pub(crate) table: ArcSwap<Table>,
+    pub(crate) truncations: Truncations,
+    pub(crate) next_offset: AtomicU64,
+    pub(crate) durable_end: AtomicU64,
+    /// The offset behind the last record that was written.
+    pub(crate) written_end: AtomicU64,
+    poison: OnceLock<Arc<Error>>,
+    pub(crate) signal: Signal,
+    pub(crate) background: Background,
+    pub(crate) counters: Counters,
+    /// What `meta` answers from where there is no manifest to write.
+    pub(crate) frozen_meta: BTreeMap<String, Vec<u8>>,
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").field("directory", &self.place.directory).finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A thread that panicked with the lock poisoned the log (see `LeaderGuard`), which is checked
+    // wherever it matters.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Those to be woken once no lock is held.
+#[derive(Default)]
+pub(crate) struct Wakes(Vec<Waiter>);
+
+impl Wakes {
+    fn settle(&mut self, groups: impl IntoIterator<Item = Arc<Group>>, outcome: &Result<()>) {
+        for group in groups {
+            self.0.extend(group.settle(outcome.clone()));
+        }
+    }
+
+    pub(crate) fn wake(self) {
+        for waiter in self.0 {
+            waiter.wake();
+        }
+    }
+}
+
+impl Core {
+    pub(crate) fn new(
+        place: Arc<Place>,
+        options: Options,
+        structure: Option<Structure>,
+        writer: Writer,
+        table: Table,
+        durable_end: u64,
+    ) -> Core {
+        let background = options.disk.background();
+        Core {
+            place,
+            options,
+            structure: structure.map(Mutex::new),
+            sync_stage: Mutex::default(),
+            write_stage: Mutex::default(),
+            next_offset: AtomicU64::new(writer.next_offset()),
+            writer: Mutex::new(writer),
+            table: ArcSwap::from_pointee(table),
+            truncations: Truncations::default(),
+            durable_end: AtomicU64::new(durable_end),
+            written_end: AtomicU64::new(durable_end),
+            poison: OnceLock::new(),
+            signal: Signal::default(),
+            background,
+            counters: Counters::default(),
+            frozen_meta: BTreeMap::new(),
+        }
+    }
+
+    /// The first failure as an error, where the log is poisoned.
+    pub(crate) fn check_poison(&self) -> Result<()> {
+        match self.poison.get() {
+            Some(cause) => Err(Error::Poisoned { cause: cause.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn durable_end(&self) -> u64 {
+        self.durable_end.load(Ordering::Acquire)
+    }
+
+    /// The end of what readers may see.
+    pub(crate) fn visible_end(&self) -> u64 {
+        if self.options.readers_see_appended {
+            self.next_offset.load(Ordering::Acquire)
+        } else {
+            self.durable_end()
+        }
+    }
+
+    /// Latches the first failure: from now on nothing is acknowledged. The write stage must be held
+    /// (or taken) by the caller; what is under way in it and in the writer fails.
+    fn poison(&self, stage: &mut WriteStage, error: Error, wakes: &mut Wakes) -> Error {
+        tracing::error!(directory = %self.place.directory.display(), %error, "the log is poisoned");
+        let cause = self.poison.get_or_init(|| Arc::new(error.clone())).clone();
+        let mut groups = std::mem::take(&mut stage.written_groups);
+        groups.push(lock(&self.writer).give_up());
+        wakes.settle(groups, &Err(Error::Poisoned { cause }));
+        error
+    }
+
+    /// Poisons the log from outside a commit (a manifest or directory that failed).
+    pub(crate) fn poison_all(&self, error: Error) -> Error {
+        let mut wakes = Wakes::default();
+        let error = {
+            let _sync = lock(&self.sync_stage);
+            let mut stage = lock(&self.write_stage);
+            self.poison(&mut stage, error, &mut wakes)
+        };
+        wakes.wake();
+        error
+    }
+
+    /// Waits until `group` is settled; leads a commit where nobody else does.
+    pub(crate) fn wait(&self, group: &Arc<Group>) -> Result<()> {
+        loop {
+            if let Some(outcome) = group.outcome() {
+                return outcome;
+            }
+            if self.try_lead() {
+                continue;
+            }
+            if let Some(outcome) = group.register(Waiter::Thread(std::thread::current())) {
+                return outcome;
+            }
+            // A leader that let go before it could see us registered leaves the lead to us: look
+            // once more. One that lets go later finds us and wakes us.
+            if !self.try_lead() {
+                std::thread::park();
+            }
+        }
+    }
+
+    /// Leads one commit, unless somebody leads already.
+    fn try_lead(&self) -> bool {
+        let _guard = LeaderGuard(self);
+        let sync = match self.sync_stage.try_lock() {
+            Ok(sync) => sync,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        // The outcome reaches whoever waits through the group.
+        let _ = self.lead(sync);
+        true
+    }
+
+    /// Commits everything encoded so far; for those who do not wait on a group.
+    pub(crate) fn commit_now(&self) -> Result<()> {
+        let _guard = LeaderGuard(self);
+        self.lead(lock(&self.sync_stage))
+    }
+
+    fn lead(&self, sync: MutexGuard<'_, ()>) -> Result<()> {
+        let mut wakes = Wakes::default();
+        let outcome = self.commit(&sync, &mut wakes);
+        drop(sync);
+        self.hand_over();
+        wakes.wake();
+        outcome
+    }
+
+    /// Wakes whoever should lead next, if there is anything to lead.
+    fn hand_over(&self) {
+        let (group, pending) = {
+            let writer = lock(&self.writer);
+            (writer.group().clone(), writer.has_pending())
+        };
+        if let Some(leader) = group.next_leader() {
+            leader.wake();
+        } else if pending && self.options.durability == Durability::Always {
+            self.signal.demand(Signal::COMMIT);
+        }
+    }
+
+    /// Writes what is encoded, fsyncs every dirty store, and publishes the durable end or poisons.
+    fn commit(&self, _leader: &MutexGuard<'_, ()>, wakes: &mut Wakes) -> Result<()> {
+        let (dirty, groups, end) = {
+            let mut stage = lock(&self.write_stage);
+            if let Err(error) = self.check_poison() {
+                let mut groups = std::mem::take(&mut stage.written_groups);
+                groups.push(lock(&self.writer).give_up());
+                wakes.settle(groups, &Err(error.clone()));
+                return Err(error);
+            }
+            let end = self.write_out(&mut stage, true, wakes)?;
+            stage.unsynced_bytes = 0;
+            (std::mem::take(&mut stage.dirty), std::mem::take(&mut stage.written_groups), end)
+        };
+        for store in &dirty {
+            self.counters.fsyncs.fetch_add(1, Ordering::Relaxed);
+            if let Err(error) = store.sync() {
+                let mut stage = lock(&self.write_stage);
+                stage.written_groups.extend(groups);
+                return Err(self.poison(&mut stage, error, wakes));
+            }
+        }
+        if !dirty.is_empty() {
+            self.counters.commits.fetch_add(1, Ordering::Relaxed);
+            self.durable_end.store(end, Ordering::Release);
+        }
+        wakes.settle(groups, &Ok(()));
+        self.leave_mark(end);
+        Ok(())
+    }
+
+    /// Writes what the writer has encoded, without fsync. Gives the offset behind what is written.
+    fn write_out(&self, stage: &mut WriteStage, close_group: bool, wakes: &mut Wakes) -> Result<u64> {
+        let taken = lock(&self.writer).take(close_group);
+        let chunks = taken.chunks.len();
+        for (index, mut chunk) in taken.chunks.into_iter().enumerate() {
+            if index + 1 == chunks {
+                chunk.restamp(self.durable_end());
+            }
+            let failed = chunk.store.write(&chunk.bytes, chunk.position).err();
+            self.counters.writes.fetch_add(1, Ordering::Relaxed);
+            self.counters.written_bytes.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
+            if let Some(error) = failed {
+                stage.written_groups.extend(taken.group);
+                return Err(self.write_failed(stage, &chunk, chunks == 1, error, wakes));
+            }
+            chunk.segment.touch(self.options.disk.now_millis());
+            chunk.store.publish(chunk.end_position());
+            stage.unsynced_bytes += chunk.bytes.len() as u64;
+            stage.mark_place = Some((chunk.store.clone(), chunk.end_position(), chunk.next_ordinal()));
+            if stage.dirty.last().is_none_or(|last| !Arc::ptr_eq(last, &chunk.store)) {
+                stage.dirty.push(chunk.store.clone());
+            }
+            lock(&self.writer).recycle(chunk.bytes);
+        }
+        stage.written_groups.extend(taken.group);
+        self.written_end.store(taken.end, Ordering::Release);
+        Ok(taken.end)
+    }
+
+    /// A write failed inside reserved space. Where everybody it concerns is still waiting, the
+    /// group is cut (durably, before the next frame goes there); otherwise the log is poisoned.
+    fn write_failed(
+        &self,
+        stage: &mut WriteStage,
+        chunk: &Chunk,
+        alone: bool,
+        error: Error,
+        wakes: &mut Wakes,
+    ) -> Error {
+        let mut writer = lock(&self.writer);
+        // With an append that returned (Manual, Interval), across a roll, or with other groups
+        // written and not synced, a cut would take more than the group.
+        let clean_cut = self.options.durability == Durability::Always
+            && alone
+            && stage.dirty.is_empty()
+            && writer.is_active(&chunk.store);
+        if !clean_cut || chunk.store.cut(chunk.position).is_err() {
+            drop(writer);
+            return self.poison(stage, error, wakes);
+        }
+        tracing::warn!(file = %chunk.store.path().display(), %error, "a write failed; its group was cut");
+        let mut groups = std::mem::take(&mut stage.written_groups);
+        groups.push(writer.rewind(chunk));
+        self.next_offset.store(writer.next_offset(), Ordering::Release);
+        wakes.settle(groups, &Err(error.clone()));
+        error
+    }
+
+    /// Leaves a mark behind the last group, unsynced, so that what was just acknowledged comes to
+    /// be proven although no record follows. The next frame is written over it.
+    fn leave_mark(&self, end: u64) {
+        let Ok(stage) = self.write_stage.try_lock() else { return };
+        let Some((store, position, ordinal)) = &stage.mark_place else { return };
+        if !stage.dirty.is_empty() || lock(&self.writer).has_pending() || self.durable_end() != end {
+            return;
+        }
+        if position.saturating_add(frame::HEADER_BYTES) > store.reserved() {
+            return;
+        }
+        let header = Header { kind: Kind::Mark, length: 0, ordinal: *ordinal, lag: Lag::ZERO };
+        let bytes = frame::encode_header(&header, PayloadChecksum::of(b""), store.seed());
+        // Only a hint for recovery: a failure here takes nothing from anybody.
+        if let Err(error) = store.write(&bytes, *position) {
+            tracing::debug!(%error, "no mark was left");
+        }
+    }
+
+    /// Writes out what is encoded, for a writer that got far ahead. Without a leader in
+    /// [`Durability::Always`], commits.
+    pub(crate) fn relieve(&self) -> Result<()> {
+        if self.options.durability == Durability::Always {
+            return self.commit_now();
+        }
+        let unsynced = self.write_only()?;
+        // The committer is behind with its fsync: wait for it.
+        if unsynced > 2 * SYNC_EVERY_BYTES { self.commit_now() } else { Ok(()) }
+    }
+
+    /// Writes out what is encoded, without fsync; gives the bytes that are written and not synced.
+    pub(crate) fn write_only(&self) -> Result<u64> {
+        let mut wakes = Wakes::default();
+        let outcome = {
+            let mut stage = lock(&self.write_stage);
+            self.check_poison().and_then(|()| {
+                self.write_out(&mut stage, false, &mut wakes)?;
+                Ok(stage.unsynced_bytes)
+            })
+        };
+        wakes.wake();
+        if let Ok(unsynced) = outcome
+            && unsynced >= SYNC_EVERY_BYTES
+        {
+            self.signal.demand(Signal::COMMIT);
+        }
+        outcome
+    }
+
+    /// Writes out what is encoded, unless somebody is at it.
+    pub(crate) fn write_ahead(&self) -> Result<()> {
+        match self.write_stage.try_lock() {
+            Ok(stage) => drop(stage),
+            Err(_) => return Ok(()),
+        }
+        self.write_only().map(|_| ())
+    }
+
+    /// Whether anything was accepted that is not durable yet.
+    pub(crate) fn has_uncommitted(&self) -> bool {
+        if lock(&self.writer).has_pending() {
+            return true;
+        }
+        !lock(&self.write_stage).dirty.is_empty()
+    }
+
+    /// Asks for a commit in the background.
+    pub(crate) fn demand_commit(&self) {
+        self.signal.demand(Signal::COMMIT);
+        if self.background == Background::Inline {
+            self.run_background();
+        }
+    }
+
+    /// Replaces the table of segments by what `change` makes of it.
+    pub(crate) fn change_table(&self, change: impl Fn(&Table) -> Table) {
+        self.table.rcu(|table| change(table));
+    }
+
+    /// The leader's stages, stopped: nobody writes, syncs or encodes until the guards are dropped.
+    /// Everything encoded is durable. The caller holds the structure lock, at which appenders wait
+    /// meanwhile.
+    pub(crate) fn quiesce(&self) -> Result<Quiet<'_>> {
+        loop {
+            lock(&self.writer).paused = true;
+            let committed = self.commit_now();
+            let sync = lock(&self.sync_stage);
+            let stage = lock(&self.write_stage);
+            let quiet = Quiet { writer: lock(&self.writer), stage, _sync: sync };
+            committed?;
+            self.check_poison()?;
+            if !quiet.writer.has_pending() && quiet.stage.dirty.is_empty() {
+                return Ok(quiet);
+            }
+        }
+    }
+}
+
+/// See [`Core::quiesce`].
+pub(crate) struct Quiet<'a> {
+    pub(crate) writer: MutexGuard<'a, Writer>,
+    pub(crate) stage: MutexGuard<'a, WriteStage>,
+    _sync: MutexGuard<'a, ()>,
+}
+
+impl Quiet<'_> {
+    /// Forgets where a mark could go, as the log's end moves elsewhere.
+    pub(crate) fn forget_mark(&mut self) {
+        self.stage.mark_place = None;
+    }
+}
+
+impl Drop for Quiet<'_> {
+    fn drop(&mut self) {
+        self.writer.paused = false;
+    }
+}
+
+/// A leader that panics poisons the log and wakes everybody.
+struct LeaderGuard<'a>(&'a Core);
+
+impl Drop for LeaderGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.poison_all(Error::io(
+                "committing",
+                &self.0.place.directory,
+                None,
+                std::io::Error::other("the committing thread panicked"),
+            ));
+        }
+    }
+}

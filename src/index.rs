@@ -1,0 +1,1072 @@
+//! The index: from a record's ordinal in its segment to the position of its frame in the store.
+//!
+//! It owns the form in memory ([`MemoryIndex`], while a segment is active) and the form on disk
+//! ([`encode`], [`IndexHeader`]). It deliberately does no I/O and does not know what a frame or a
+//! store is: positions are numbers to it. Nor does it know whether it is right: an index is derived,
+//! never a source of truth. Whoever reads a frame checks that it carries the wanted ordinal, and
+//! drops and rebuilds an index that led him wrong.
+//!
+//! Invariants: a lookup touches at most two entries; a position that a lookup gives is a multiple of
+//! 8, above 0, below 2^35 and, from disk, below the store's length; no bytes, however hostile, cause
+//! a panic, an overflow, or an allocation (decoding allocates nothing at all).
+//!
+//! Positions are multiples of 8 below 2^35, so they are kept in *units* of 8 bytes, in a `u32`. A
+//! store begins with its head, so no frame is at unit 0, and unit 0 says "no frame: damaged".
+//!
+//! Why dense, and not every nth record with a walk from there: frames are found by a read of their
+//! header, so a walk costs a page of the store for every few records; an entry costs two bytes, or
+//! none. Why fixed-width entries, and not varints: a lookup must not have to decode its neighbours.
+//!
+//! The file, little-endian: a header of 64 bytes, then the body.
+//!
+//! ```text
+//!  0  [u8; 8]  magic "STONEIDX"
+//!  8  u32      version: 1
+//! 12  u32      form: 1 fixed, 2 blocked, 3 wide
+//! 16  u64      segment id
+//! 24  u32      the segment's seed (CRC of log uuid and segment id)
+//! 28  u32      count of records
+//! 32  u64      length of the store, bytes
+//! 40  u32      first:  unit of record 0       (form 1; else 0)
+//! 44  u32      stride: units between records  (form 1; else 0)
+//! 48  u32      CRC-32 of the body
+//! 52  [u8; 8]  zeros
+//! 60  u32      CRC-32 of the 60 bytes before
+//! 64  body     fixed:   nothing; record n is at unit first + n * stride
+//!              blocked: a u32 base unit per block of 64 records, all bases first; then a u16 per
+//!                       record, its unit less its block's base; zeros up to a multiple of 8
+//!              wide:    a u32 unit per record, the one form that can say "damaged"
+//! ```
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use thiserror::Error;
+
+/// The length of an index file's header, in bytes.
+pub(crate) const INDEX_HEADER_BYTES: usize = 64;
+
+/// The position that stands for "no frame: damaged", in what goes into an index.
+pub(crate) const NO_FRAME: u64 = 0;
+
+const MAGIC: [u8; 8] = *b"STONEIDX";
+const VERSION: u32 = 1;
+const UNIT_BYTES: u64 = 8;
+const BLOCK_RECORDS: u32 = 64;
+
+/// The unit of a position, if it has one: a multiple of 8 below 2^35.
+#[inline]
+fn unit_of(position: u64) -> Option<u32> {
+    if position.is_multiple_of(UNIT_BYTES) { u32::try_from(position / UNIT_BYTES).ok() } else { None }
+}
+
+// ---- in memory ----
+
+/// The first chunk has `1 << FIRST_CHUNK_BITS` entries, each further one twice as many as the last.
+const FIRST_CHUNK_BITS: u32 = 10;
+/// Enough chunks for every ordinal that a `u32` can name.
+const CHUNKS: usize = 23;
+
+/// The index of a segment that is being written: one writer appends, many readers look up without a
+/// lock.
+///
+/// Entries are in chunks that are never moved, each twice as long as the last, so memory is at most
+/// about twice what the records need (4 bytes each), and 4 KiB at first. Why not a `Vec` behind a
+/// lock, or an `ArcSwap` of one: the one makes readers wait for the writer, the other copies what
+/// it has whenever it grows.
+#[derive(Debug)]
+pub(crate) struct MemoryIndex {
+    chunks: Box<[OnceLock<Box<[AtomicU32]>>]>,
+    count: AtomicU32,
+}
+
+/// The chunk that holds an ordinal, and the place in it.
+#[inline]
+fn place_of(ordinal: u32) -> (usize, usize) {
+    // Chunk k begins at ordinal (2^k - 1) * 1024, so k is the binary logarithm of this number.
+    let number = (ordinal >> FIRST_CHUNK_BITS) + 1;
+    let chunk = number.ilog2();
+    let start = ((1u32 << chunk) - 1) << FIRST_CHUNK_BITS;
+    (chunk as usize, (ordinal - start) as usize)
+}
+
+impl MemoryIndex {
+    /// An index of no records.
+    pub(crate) fn new() -> Self {
+        Self { chunks: (0..CHUNKS).map(|_| OnceLock::new()).collect(), count: AtomicU32::new(0) }
+    }
+
+    /// Appends the position of the next record's frame ([`NO_FRAME`] for a damaged one) and returns
+    /// its ordinal. For one writer at a time: callers serialise.
+    ///
+    /// `None`, with nothing appended, when the position is not a multiple of 8 below 2^35, or when
+    /// there are `u32::MAX` records.
+    #[inline]
+    #[must_use = "a position that was not taken leaves every later record under a wrong ordinal"]
+    pub(crate) fn push(&self, position: u64) -> Option<u32> {
+        let unit = unit_of(position)?;
+        let ordinal = self.count.load(Ordering::Relaxed);
+        let next = ordinal.checked_add(1)?;
+        let (chunk, place) = place_of(ordinal);
+        let entries = self.chunks.get(chunk)?.get_or_init(|| new_chunk(chunk));
+        entries.get(place)?.store(unit, Ordering::Relaxed);
+        // Release: whoever sees the count sees the entry too.
+        self.count.store(next, Ordering::Release);
+        Some(ordinal)
+    }
+
+    /// The position of a record's frame; `None` where there is no such record, or it is damaged
+    /// (see [`MemoryIndex::len`] to tell the two apart).
+    ///
+    /// A reader that races with [`MemoryIndex::truncate`] and the pushes after it may get the old or
+    /// the new position; the frame there says whether it is what the reader wanted.
+    #[inline]
+    pub(crate) fn get(&self, ordinal: u32) -> Option<u64> {
+        if ordinal >= self.len() {
+            return None;
+        }
+        let (chunk, place) = place_of(ordinal);
+        match self.chunks.get(chunk)?.get()?.get(place)?.load(Ordering::Relaxed) {
+            0 => None,
+            unit => Some(u64::from(unit) * UNIT_BYTES),
+        }
+    }
+
+    /// How many records there are.
+    #[inline]
+    pub(crate) fn len(&self) -> u32 {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Forgets the records from ordinal `count` on; no effect where there are no more than that.
+    /// For the one writer: a group that could not be written is cut. Memory is kept for the next.
+    pub(crate) fn truncate(&self, count: u32) {
+        if count < self.count.load(Ordering::Relaxed) {
+            self.count.store(count, Ordering::Release);
+        }
+    }
+
+    /// The positions of the first `count` records, [`NO_FRAME`] for damaged and missing ones: what
+    /// [`encode`] takes.
+    pub(crate) fn positions(&self, count: u32) -> impl Iterator<Item = u64> + Clone {
+        (0..count).map(|ordinal| self.get(ordinal).unwrap_or(NO_FRAME))
+    }
+}
+
+#[cold]
+fn new_chunk(chunk: usize) -> Box<[AtomicU32]> {
+    (0..1usize << FIRST_CHUNK_BITS << chunk).map(|_| AtomicU32::new(0)).collect()
+}
+
+// ---- on disk ----
+
+/// What ties an index to its segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IndexIdentity {
+    /// The segment's id.
+    pub(crate) segment_id: u64,
+    /// The segment's seed: the CRC of the log's uuid and the segment's id.
+    pub(crate) seed: u32,
+}
+
+/// Why an index file is not used. It is derived, so the cure is always the same: drop it and rebuild
+/// it from the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(crate) enum IndexDefect {
+    /// There is no whole header.
+    #[error("the index has no whole header")]
+    Short,
+    /// It is no index.
+    #[error("the file does not begin as an index does")]
+    Magic,
+    /// The header is not what was written.
+    #[error("the index header fails its checksum")]
+    HeaderCrc,
+    /// Written by a version of this crate that we do not know.
+    #[error("the index has version {0}, which this program does not know")]
+    Version(u32),
+    /// A form that we do not know.
+    #[error("the index has form {0}, which this program does not know")]
+    Form(u32),
+    /// The header's fields contradict one another.
+    #[error("the index header contradicts itself")]
+    Contradiction,
+    /// The index of another segment.
+    #[error("the index is that of segment {found}, not of {expected}")]
+    Segment {
+        /// The segment that was asked for.
+        expected: u64,
+        /// The segment in the header.
+        found: u64,
+    },
+    /// The index of a segment of another log.
+    #[error("the index belongs to another log (seed {found:08x}, not {expected:08x})")]
+    Seed {
+        /// The segment's seed.
+        expected: u32,
+        /// The seed in the header.
+        found: u32,
+    },
+    /// The index of more or fewer records.
+    #[error("the index has {found} records, the segment {expected}")]
+    Count {
+        /// How many records the segment has.
+        expected: u32,
+        /// The count in the header.
+        found: u32,
+    },
+    /// The index of a longer or shorter store.
+    #[error("the index is that of a store of {found} bytes, not of {expected}")]
+    StoreLength {
+        /// The store's length in bytes.
+        expected: u64,
+        /// The length in the header.
+        found: u64,
+    },
+    /// The body is not as long as the header says.
+    #[error("the index body has {found} bytes instead of {expected}")]
+    BodyLength {
+        /// The length that follows from the header, in bytes.
+        expected: u64,
+        /// The length that was seen, in bytes.
+        found: u64,
+    },
+    /// The body is not what was written.
+    #[error("the index body fails its checksum")]
+    BodyCrc,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Fixed,
+    Blocked,
+    Wide,
+}
+
+impl Form {
+    fn number(self) -> u32 {
+        match self {
+            Self::Fixed => 1,
+            Self::Blocked => 2,
+            Self::Wide => 3,
+        }
+    }
+
+    fn from_number(number: u32) -> Result<Self, IndexDefect> {
+        match number {
+            1 => Ok(Self::Fixed),
+            2 => Ok(Self::Blocked),
+            3 => Ok(Self::Wide),
+            _ => Err(IndexDefect::Form(number)),
+        }
+    }
+
+    /// The length of the body in bytes: far below 2^64 for every count.
+    fn body_bytes(self, count: u32) -> u64 {
+        match self {
+            Self::Fixed => 0,
+            Self::Blocked => (bases_bytes(count) + 2 * u64::from(count)).next_multiple_of(8),
+            Self::Wide => 4 * u64::from(count),
+        }
+    }
+}
+
+/// The length of the bases of a blocked body, in bytes.
+#[inline]
+fn bases_bytes(count: u32) -> u64 {
+    4 * u64::from(count.div_ceil(BLOCK_RECORDS))
+}
+
+/// What an encoder has to know of the units before it can choose a form.
+struct Survey {
+    /// First and stride, where all units are equally far apart.
+    fixed: Option<(u32, u32)>,
+    /// Whether every block fits into 16 bits above its lowest unit.
+    blocked: bool,
+}
+
+impl Survey {
+    fn of(units: impl Iterator<Item = u32>) -> Self {
+        let mut survey = Self { fixed: Some((0, 0)), blocked: true };
+        let mut previous = 0;
+        let (mut lowest, mut highest) = (0, 0);
+        for (ordinal, unit) in (0u32..).zip(units) {
+            if unit == 0 {
+                return Self { fixed: None, blocked: false };
+            }
+            survey.fixed = survey.fixed.and_then(|(first, stride)| match ordinal {
+                0 => Some((unit, 0)),
+                1 => unit.checked_sub(first).filter(|stride| *stride > 0).map(|stride| (first, stride)),
+                _ => (unit.checked_sub(previous) == Some(stride)).then_some((first, stride)),
+            });
+            if ordinal.is_multiple_of(BLOCK_RECORDS) {
+                (lowest, highest) = (unit, unit);
+            } else {
+                (lowest, highest) = (unit.min(lowest), unit.max(highest));
+            }
+            survey.blocked &= highest - lowest <= u32::from(u16::MAX);
+            previous = unit;
+        }
+        survey
+    }
+
+    fn form(&self, count: u32) -> Form {
+        // By size, not by rank: of three records, wide entries are smaller than a padded block.
+        let smaller = Form::Blocked.body_bytes(count) <= Form::Wide.body_bytes(count);
+        match self.fixed {
+            Some(_) => Form::Fixed,
+            None if self.blocked && smaller => Form::Blocked,
+            None => Form::Wide,
+        }
+    }
+}
+
+/// Encodes an index file, in the smallest form that fits.
+///
+/// `positions` gives the `count` records' positions in the store, in order; [`NO_FRAME`] for a
+/// damaged record. A position that an index can't hold (no multiple of 8, 2^35 or more, at or beyond
+/// `store_length`) or that is missing is written as damaged; what is beyond `count` is left out.
+/// `store_length` is in bytes.
+///
+/// The iterator is run through up to three times, so that nothing but the result is held.
+pub(crate) fn encode(
+    identity: &IndexIdentity,
+    store_length: u64,
+    positions: impl Iterator<Item = u64> + Clone,
+    count: u32,
+) -> Vec<u8> {
+    let units = positions
+        .map(|position| unit_of(position).filter(|_| position < store_length).unwrap_or(0))
+        .chain(std::iter::repeat(0))
+        .take(count as usize);
+    let survey = Survey::of(units.clone());
+    let form = survey.form(count);
+    let (first, stride) = survey.fixed.unwrap_or((0, 0));
+    let mut header = IndexHeader {
+        form,
+        segment_id: identity.segment_id,
+        seed: identity.seed,
+        count,
+        store_length,
+        first,
+        stride,
+        body_crc: 0,
+    };
+
+    let total = usize::try_from(header.file_bytes()).unwrap_or(INDEX_HEADER_BYTES);
+    let mut file = Vec::with_capacity(total);
+    file.resize(INDEX_HEADER_BYTES, 0);
+    match form {
+        Form::Fixed => {}
+        Form::Wide => {
+            for unit in units {
+                file.extend_from_slice(&unit.to_le_bytes());
+            }
+        }
+        Form::Blocked => {
+            let bases = bases_of(units.clone());
+            for base in &bases {
+                file.extend_from_slice(&base.to_le_bytes());
+            }
+            let bases = bases.iter().flat_map(|base| std::iter::repeat_n(*base, BLOCK_RECORDS as usize));
+            for (unit, base) in units.zip(bases) {
+                // The survey saw that it fits.
+                let above = u16::try_from(unit.saturating_sub(base)).unwrap_or(u16::MAX);
+                file.extend_from_slice(&above.to_le_bytes());
+            }
+            file.resize(file.len().next_multiple_of(8), 0);
+        }
+    }
+    header.body_crc = crc32fast::hash(file.get(INDEX_HEADER_BYTES..).unwrap_or(&[]));
+    for (place, byte) in file.iter_mut().zip(header.to_bytes()) {
+        *place = byte;
+    }
+    file
+}
+
+/// The lowest unit of each block.
+fn bases_of(units: impl Iterator<Item = u32>) -> Vec<u32> {
+    let mut bases: Vec<u32> = Vec::new();
+    for (ordinal, unit) in (0u32..).zip(units) {
+        match bases.last_mut() {
+            Some(base) if !ordinal.is_multiple_of(BLOCK_RECORDS) => *base = unit.min(*base),
+            _ => bases.push(unit),
+        }
+    }
+    bases
+}
+
+/// Where a record's unit is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Location {
+    /// It follows from the header.
+    Unit(u64),
+    /// A u32 at this byte of the body.
+    Entry(u64),
+    /// A u32 at `base`, to which the u16 at `above` is added: bytes of the body.
+    Sum { base: u64, above: u64 },
+}
+
+/// The header of an index file: all that a lookup needs besides the one or two entries it touches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IndexHeader {
+    form: Form,
+    segment_id: u64,
+    seed: u32,
+    count: u32,
+    store_length: u64,
+    first: u32,
+    stride: u32,
+    body_crc: u32,
+}
+
+impl IndexHeader {
+    /// Reads the header from a file's first [`INDEX_HEADER_BYTES`] bytes; more may follow.
+    ///
+    /// # Errors
+    /// What is wrong with it. A header that parses is whole and agrees with itself; whether it is
+    /// the right one, [`IndexHeader::matches`] tells.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, IndexDefect> {
+        let bytes = bytes.first_chunk::<INDEX_HEADER_BYTES>().ok_or(IndexDefect::Short)?;
+        let mut rest = bytes.as_slice();
+        if take::<8>(&mut rest)? != MAGIC {
+            return Err(IndexDefect::Magic);
+        }
+        let version = take_u32(&mut rest)?;
+        let form = take_u32(&mut rest)?;
+        let segment_id = take_u64(&mut rest)?;
+        let seed = take_u32(&mut rest)?;
+        let count = take_u32(&mut rest)?;
+        let store_length = take_u64(&mut rest)?;
+        let first = take_u32(&mut rest)?;
+        let stride = take_u32(&mut rest)?;
+        let body_crc = take_u32(&mut rest)?;
+        let reserved = take_u64(&mut rest)?;
+        let covered = bytes.split_last_chunk::<4>().map_or(&[][..], |(covered, _)| covered);
+        if take_u32(&mut rest)? != crc32fast::hash(covered) {
+            return Err(IndexDefect::HeaderCrc);
+        }
+        if version != VERSION {
+            return Err(IndexDefect::Version(version));
+        }
+        let form = Form::from_number(form)?;
+        let header = Self { form, segment_id, seed, count, store_length, first, stride, body_crc };
+        if reserved != 0 || !header.is_consistent() {
+            return Err(IndexDefect::Contradiction);
+        }
+        Ok(header)
+    }
+
+    /// Whether the fields are such as the encoder writes.
+    fn is_consistent(&self) -> bool {
+        match (self.form, self.count.checked_sub(1)) {
+            (Form::Fixed, Some(last)) => {
+                let last_in_store = self.position_of(self.fixed_unit(last)).is_some();
+                self.first != 0 && (self.stride == 0) == (last == 0) && last_in_store
+            }
+            (Form::Fixed, None) | (Form::Blocked | Form::Wide, _) => self.first == 0 && self.stride == 0,
+        }
+    }
+
+    fn to_bytes(self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(INDEX_HEADER_BYTES);
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&self.form.number().to_le_bytes());
+        bytes.extend_from_slice(&self.segment_id.to_le_bytes());
+        bytes.extend_from_slice(&self.seed.to_le_bytes());
+        bytes.extend_from_slice(&self.count.to_le_bytes());
+        bytes.extend_from_slice(&self.store_length.to_le_bytes());
+        bytes.extend_from_slice(&self.first.to_le_bytes());
+        bytes.extend_from_slice(&self.stride.to_le_bytes());
+        bytes.extend_from_slice(&self.body_crc.to_le_bytes());
+        bytes.extend_from_slice(&[0; 8]);
+        let crc = crc32fast::hash(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// Checks that the index is the one of this segment as the caller knows it: its Seal or Close
+    /// says the count of records and the store's length in bytes.
+    ///
+    /// # Errors
+    /// The first thing that differs.
+    pub(crate) fn matches(
+        &self,
+        segment_id: u64,
+        seed: u32,
+        count: u32,
+        store_length: u64,
+    ) -> Result<(), IndexDefect> {
+        if self.segment_id != segment_id {
+            return Err(IndexDefect::Segment { expected: segment_id, found: self.segment_id });
+        }
+        if self.seed != seed {
+            return Err(IndexDefect::Seed { expected: seed, found: self.seed });
+        }
+        if self.count != count {
+            return Err(IndexDefect::Count { expected: count, found: self.count });
+        }
+        if self.store_length != store_length {
+            return Err(IndexDefect::StoreLength { expected: store_length, found: self.store_length });
+        }
+        Ok(())
+    }
+
+    /// How many records the index has.
+    #[inline]
+    pub(crate) fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The length of the whole file, in bytes; a file of another length is not to be used.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        INDEX_HEADER_BYTES as u64 + self.body_bytes()
+    }
+
+    /// The length of the body, in bytes.
+    pub(crate) fn body_bytes(&self) -> u64 {
+        self.form.body_bytes(self.count)
+    }
+
+    /// Begins to check a body that comes in pieces: [`BodyCheck::update`] with each, in order.
+    pub(crate) fn check_body(&self) -> BodyCheck {
+        let expected = self.body_bytes();
+        BodyCheck { expected, found: 0, crc: self.body_crc, hasher: crc32fast::Hasher::new() }
+    }
+
+    /// Checks a body that is there as a whole.
+    ///
+    /// # Errors
+    /// `BodyLength` or `BodyCrc`.
+    pub(crate) fn verify_body(&self, body: &[u8]) -> Result<(), IndexDefect> {
+        let mut check = self.check_body();
+        check.update(body);
+        check.finish()
+    }
+
+    /// The position in the store of a record's frame, looked up in a body that is in memory or
+    /// mapped (the file from byte [`INDEX_HEADER_BYTES`] on).
+    ///
+    /// `None` where there is no such record, where it is damaged, or where the entry can't be true:
+    /// the body ends before it, or it names a position beyond the store.
+    #[inline]
+    pub(crate) fn lookup_in(&self, body: &[u8], ordinal: u32) -> Option<u64> {
+        let unit = match self.location_of(ordinal)? {
+            Location::Unit(unit) => unit,
+            Location::Entry(at) => u64::from(u32::from_le_bytes(*entry_at(body, at)?)),
+            Location::Sum { base, above } => {
+                let base = u32::from_le_bytes(*entry_at(body, base)?);
+                let above = u16::from_le_bytes(*entry_at(body, above)?);
+                u64::from(base) + u64::from(above)
+            }
+        };
+        self.position_of(unit)
+    }
+
+    /// The same lookup by small reads: `read` fills a buffer of 2 or 4 bytes from a byte position
+    /// in the index file. It is called at most twice.
+    ///
+    /// # Errors
+    /// What `read` says.
+    pub(crate) fn lookup_with<E>(
+        &self,
+        ordinal: u32,
+        mut read: impl FnMut(&mut [u8], u64) -> Result<(), E>,
+    ) -> Result<Option<u64>, E> {
+        const BODY: u64 = INDEX_HEADER_BYTES as u64;
+        let mut wide = [0; 4];
+        let unit = match self.location_of(ordinal) {
+            None => return Ok(None),
+            Some(Location::Unit(unit)) => unit,
+            Some(Location::Entry(at)) => {
+                read(&mut wide, BODY + at)?;
+                u64::from(u32::from_le_bytes(wide))
+            }
+            Some(Location::Sum { base, above }) => {
+                let mut narrow = [0; 2];
+                read(&mut wide, BODY + base)?;
+                read(&mut narrow, BODY + above)?;
+                u64::from(u32::from_le_bytes(wide)) + u64::from(u16::from_le_bytes(narrow))
+            }
+        };
+        Ok(self.position_of(unit))
+    }
+
+    #[inline]
+    fn location_of(&self, ordinal: u32) -> Option<Location> {
+        if ordinal >= self.count {
+            return None;
+        }
+        Some(match self.form {
+            Form::Fixed => Location::Unit(self.fixed_unit(ordinal)),
+            Form::Blocked => Location::Sum {
+                base: 4 * u64::from(ordinal / BLOCK_RECORDS),
+                above: bases_bytes(self.count) + 2 * u64::from(ordinal),
+            },
+            Form::Wide => Location::Entry(4 * u64::from(ordinal)),
+        })
+    }
+
+    /// The unit of a record in the fixed form: three numbers below 2^32 can't overflow 64 bits here.
+    #[inline]
+    fn fixed_unit(&self, ordinal: u32) -> u64 {
+        u64::from(self.first) + u64::from(ordinal) * u64::from(self.stride)
+    }
+
+    #[inline]
+    fn position_of(&self, unit: u64) -> Option<u64> {
+        if unit == 0 || unit > u64::from(u32::MAX) {
+            return None;
+        }
+        Some(unit * UNIT_BYTES).filter(|position| *position < self.store_length)
+    }
+}
+
+/// The check of a body that comes in pieces.
+#[derive(Debug)]
+pub(crate) struct BodyCheck {
+    expected: u64,
+    found: u64,
+    crc: u32,
+    hasher: crc32fast::Hasher,
+}
+
+impl BodyCheck {
+    /// Takes the next piece of the body.
+    pub(crate) fn update(&mut self, piece: &[u8]) {
+        self.found = self.found.saturating_add(piece.len() as u64);
+        self.hasher.update(piece);
+    }
+
+    /// Ends the check.
+    ///
+    /// # Errors
+    /// `BodyLength` when the pieces were not as long as the header says, `BodyCrc` when they are not
+    /// what was written.
+    pub(crate) fn finish(self) -> Result<(), IndexDefect> {
+        if self.found != self.expected {
+            return Err(IndexDefect::BodyLength { expected: self.expected, found: self.found });
+        }
+        if self.hasher.finalize() != self.crc {
+            return Err(IndexDefect::BodyCrc);
+        }
+        Ok(())
+    }
+}
+
+/// The `N` bytes at a byte of the body.
+#[inline]
+fn entry_at<const N: usize>(body: &[u8], at: u64) -> Option<&[u8; N]> {
+    body.get(usize::try_from(at).ok()?..)?.first_chunk()
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], IndexDefect> {
+    let (taken, left) = rest.split_first_chunk::<N>().ok_or(IndexDefect::Short)?;
+    *rest = left;
+    Ok(*taken)
+}
+
+fn take_u32(rest: &mut &[u8]) -> Result<u32, IndexDefect> {
+    take(rest).map(u32::from_le_bytes)
+}
+
+fn take_u64(rest: &mut &[u8]) -> Result<u64, IndexDefect> {
+    take(rest).map(u64::from_le_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::test_runner::FileFailurePersistence;
+
+    use super::*;
+
+    const IDENTITY: IndexIdentity = IndexIdentity { segment_id: 12, seed: 0x5eed };
+
+    fn count_of(positions: &[u64]) -> u32 {
+        u32::try_from(positions.len()).unwrap()
+    }
+
+    fn encoded(positions: &[u64], store_length: u64) -> Vec<u8> {
+        encode(&IDENTITY, store_length, positions.iter().copied(), count_of(positions))
+    }
+
+    /// Writes a header over a file's, with a CRC that fits.
+    fn forged(header: IndexHeader, file: &[u8]) -> Vec<u8> {
+        [&header.to_bytes(), file.get(INDEX_HEADER_BYTES..).unwrap_or(&[])].concat()
+    }
+
+    /// Patches header bytes and makes the CRC right again.
+    fn patched(file: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
+        let mut file = file.to_vec();
+        file[at..at + bytes.len()].copy_from_slice(bytes);
+        let crc = crc32fast::hash(&file[..60]);
+        file[60..64].copy_from_slice(&crc.to_le_bytes());
+        file
+    }
+
+    fn lookup_by_reads(header: &IndexHeader, file: &[u8], ordinal: u32) -> Option<u64> {
+        let mut reads = 0;
+        let found = header.lookup_with(ordinal, |buffer, at| {
+            reads += 1;
+            let at = usize::try_from(at).unwrap();
+            let bytes = file.get(at..at + buffer.len()).ok_or(())?;
+            buffer.copy_from_slice(bytes);
+            Ok::<(), ()>(())
+        });
+        assert!(reads <= 2);
+        found.unwrap_or(None)
+    }
+
+    /// Encodes, decodes, and compares every record, both ways of looking up.
+    fn round_trip(positions: &[u64], store_length: u64) -> Form {
+        let file = encoded(positions, store_length);
+        let header = IndexHeader::parse(&file).unwrap();
+        let count = count_of(positions);
+        assert_eq!(header.matches(12, 0x5eed, count, store_length), Ok(()));
+        assert_eq!(header.file_bytes(), file.len() as u64);
+        let body = &file[INDEX_HEADER_BYTES..];
+        assert_eq!(header.verify_body(body), Ok(()));
+        for (ordinal, position) in (0..).zip(positions) {
+            let expected = Some(*position).filter(|position| *position != NO_FRAME);
+            assert_eq!(header.lookup_in(body, ordinal), expected, "record {ordinal}");
+            assert_eq!(lookup_by_reads(&header, &file, ordinal), expected, "record {ordinal}");
+        }
+        assert_eq!(header.lookup_in(body, count), None);
+        assert_eq!(header.lookup_in(body, u32::MAX), None);
+        header.form
+    }
+
+    /// Positions of frames of these lengths (in units), the first one at byte 1024.
+    fn positions_of(lengths: &[u64]) -> (Vec<u64>, u64) {
+        let mut end = 1024;
+        let positions = lengths
+            .iter()
+            .map(|length| {
+                let position = end;
+                end += length * 8;
+                position
+            })
+            .collect();
+        (positions, end)
+    }
+
+    #[test]
+    fn the_smallest_form_is_chosen() {
+        assert_eq!(round_trip(&[], 1024), Form::Fixed);
+        assert_eq!(round_trip(&[1024], 2048), Form::Fixed);
+        assert_eq!(round_trip(&[1024, 1040], 2048), Form::Fixed);
+        assert_eq!(round_trip(&[1024, 1040, 1056, 1072], 2048), Form::Fixed);
+        // 12 bytes wide, 16 as a padded block.
+        assert_eq!(round_trip(&[1024, 1040, 1072], 2048), Form::Wide);
+        assert_eq!(round_trip(&[1024, 1040, 1056, 1080], 2048), Form::Blocked);
+        assert_eq!(round_trip(&[0, 0, 0, 0, 0], 2048), Form::Wide);
+        assert_eq!(round_trip(&[1024, 1040, 0, 1072, 1088], 2048), Form::Wide);
+        // Not in order, and twice the same: no store has that, but the codec can say it.
+        assert_eq!(round_trip(&[2040, 1040, 1024, 1080], 2048), Form::Blocked);
+        assert_eq!(round_trip(&[1024, 1024, 1024, 1024], 2048), Form::Blocked);
+
+        // The widest block: 65535 units from its first record to its last.
+        let mut positions: Vec<u64> = (0..64).map(|n| 1024 + n * 8).collect();
+        positions[63] = 1024 + 65535 * 8;
+        assert_eq!(round_trip(&positions, 1 << 20), Form::Blocked);
+        positions[63] += 8;
+        assert_eq!(round_trip(&positions, 1 << 20), Form::Wide);
+        // The step between two blocks may be as wide as it likes.
+        positions[63] = 1024 + 64 * 8;
+        positions.push((1 << 35) - 8);
+        assert_eq!(round_trip(&positions, 1 << 35), Form::Blocked);
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_the_format() {
+        let file = encoded(&[1024, 1040, 1056, 1080], 1104);
+        let mut expected = Vec::new();
+        expected.extend_from_slice(b"STONEIDX");
+        expected.extend_from_slice(&[1, 0, 0, 0, 2, 0, 0, 0, 12, 0, 0, 0, 0, 0, 0, 0]);
+        expected.extend_from_slice(&[0xed, 0x5e, 0, 0, 4, 0, 0, 0, 0x50, 4, 0, 0, 0, 0, 0, 0]);
+        expected.extend_from_slice(&[0; 8]);
+        let body = [128, 0, 0, 0, 0, 0, 2, 0, 4, 0, 7, 0, 0, 0, 0, 0];
+        expected.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
+        expected.extend_from_slice(&[0; 8]);
+        expected.extend_from_slice(&crc32fast::hash(&expected).to_le_bytes());
+        assert_eq!(expected.len(), INDEX_HEADER_BYTES);
+        expected.extend_from_slice(&body);
+        assert_eq!(file, expected);
+    }
+
+    #[test]
+    fn what_an_index_cannot_hold_is_written_as_damaged() {
+        let positions = [1024, 1027, 1040, 2048, 1 << 40];
+        let file = encode(&IDENTITY, 2048, positions.into_iter(), 7);
+        let header = IndexHeader::parse(&file).unwrap();
+        assert_eq!(header.count(), 7);
+        let found: Vec<_> = (0..7).map(|n| header.lookup_in(&file[INDEX_HEADER_BYTES..], n)).collect();
+        assert_eq!(found, [Some(1024), None, Some(1040), None, None, None, None]);
+        // What is beyond the count is left out.
+        let file = encode(&IDENTITY, 2048, positions.into_iter(), 1);
+        assert_eq!(IndexHeader::parse(&file).unwrap().form, Form::Fixed);
+    }
+
+    #[test]
+    fn another_segments_index_is_refused() {
+        let header = IndexHeader::parse(&encoded(&[1024, 1040], 1056)).unwrap();
+        assert_eq!(header.matches(12, 0x5eed, 2, 1056), Ok(()));
+        assert_eq!(
+            header.matches(13, 0x5eed, 2, 1056),
+            Err(IndexDefect::Segment { expected: 13, found: 12 })
+        );
+        assert_eq!(header.matches(12, 1, 2, 1056), Err(IndexDefect::Seed { expected: 1, found: 0x5eed }));
+        assert_eq!(header.matches(12, 0x5eed, 3, 1056), Err(IndexDefect::Count { expected: 3, found: 2 }));
+        assert_eq!(
+            header.matches(12, 0x5eed, 2, 1064),
+            Err(IndexDefect::StoreLength { expected: 1064, found: 1056 })
+        );
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_header_is_seen() {
+        let file = encoded(&[1024, 1040, 1056, 1080], 2048);
+        for bit in 0..INDEX_HEADER_BYTES * 8 {
+            let mut bytes = file.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(IndexHeader::parse(&bytes).is_err(), "bit {bit}");
+        }
+        for length in 0..INDEX_HEADER_BYTES {
+            assert_eq!(IndexHeader::parse(&file[..length]), Err(IndexDefect::Short));
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_body_is_seen() {
+        let file = encoded(&[1024, 1040, 1056, 1080], 2048);
+        let header = IndexHeader::parse(&file).unwrap();
+        let body = &file[INDEX_HEADER_BYTES..];
+        for bit in 0..body.len() * 8 {
+            let mut bytes = body.to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(header.verify_body(&bytes), Err(IndexDefect::BodyCrc));
+        }
+        assert_eq!(header.verify_body(&body[1..]), Err(IndexDefect::BodyLength { expected: 16, found: 15 }));
+        let mut check = header.check_body();
+        body.chunks(3).for_each(|piece| check.update(piece));
+        assert_eq!(check.finish(), Ok(()));
+    }
+
+    #[test]
+    fn a_header_with_a_right_checksum_is_still_not_believed() {
+        let fixed = encoded(&[1024, 1040, 1056], 2048);
+        assert!(IndexHeader::parse(&patched(&fixed, 60, &[])).is_ok());
+        assert_eq!(IndexHeader::parse(&patched(&fixed, 8, &[2])), Err(IndexDefect::Version(2)));
+        assert_eq!(IndexHeader::parse(&patched(&fixed, 12, &[0])), Err(IndexDefect::Form(0)));
+        assert_eq!(IndexHeader::parse(&patched(&fixed, 12, &[4])), Err(IndexDefect::Form(4)));
+        assert_eq!(IndexHeader::parse(&patched(&fixed, 0, b"stone")), Err(IndexDefect::Magic));
+        for (at, bytes) in [
+            (12, &[2][..]),      // blocked, with a stride
+            (12, &[3]),          // wide, with a stride
+            (28, &[0]),          // no records, yet a first one
+            (28, &[1]),          // one record, yet a stride
+            (28, &[255; 4]),     // the last record far beyond the store
+            (32, &[0, 0, 0, 0]), // a store that ends before its records
+            (40, &[0; 4]),       // the first record at unit 0
+            (40, &[255; 4]),     // the last record beyond 2^32 units
+            (44, &[0; 4]),       // three records at one place
+            (44, &[255; 4]),
+            (52, &[1]),
+            (59, &[1]),
+        ] {
+            let file = patched(&fixed, at, bytes);
+            assert_eq!(IndexHeader::parse(&file), Err(IndexDefect::Contradiction), "{at}: {bytes:?}");
+        }
+        // 2^32 - 1 records two units apart, in a store as long as can be: the sum leaves 32 bits.
+        let file = patched(&patched(&fixed, 28, &[255; 4]), 32, &[255; 8]);
+        assert_eq!(IndexHeader::parse(&file), Err(IndexDefect::Contradiction));
+    }
+
+    #[test]
+    fn hostile_entries_lead_nowhere() {
+        let all = [255; 64];
+        for form in [Form::Blocked, Form::Wide] {
+            for (count, store_length) in [(4, 2048), (4, u64::MAX), (u32::MAX, u64::MAX)] {
+                let header = IndexHeader {
+                    form,
+                    segment_id: 1,
+                    seed: 2,
+                    count,
+                    store_length,
+                    first: 0,
+                    stride: 0,
+                    body_crc: 0,
+                };
+                let file = forged(header, &[]);
+                let header = IndexHeader::parse(&file).unwrap();
+                assert!(header.file_bytes() < 1 << 35);
+                for ordinal in [0, 1, 3, 4, 1000, u32::MAX - 1, u32::MAX] {
+                    assert_eq!(header.lookup_in(&[], ordinal), None);
+                    assert_eq!(header.lookup_in(&[0; 64], ordinal), None);
+                    let found = header.lookup_in(&all, ordinal);
+                    assert!(found.is_none_or(|position| position < store_length.min(1 << 35)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn memory_follows_the_records() {
+        let index = MemoryIndex::new();
+        assert_eq!((index.len(), index.get(0)), (0, None));
+        for number in 0..10_000 {
+            assert_eq!(index.push(1024 + u64::from(number) * 16), Some(number));
+        }
+        for number in 0..10_000 {
+            assert_eq!(index.get(number), Some(1024 + u64::from(number) * 16));
+        }
+        assert_eq!((index.len(), index.get(10_000), index.get(u32::MAX)), (10_000, None, None));
+        let entries: usize =
+            index.chunks.iter().filter_map(|chunk| chunk.get()).map(|chunk| chunk.len()).sum();
+        assert_eq!(entries, 1024 + 2048 + 4096 + 8192);
+
+        index.truncate(20_000);
+        assert_eq!(index.len(), 10_000);
+        index.truncate(3000);
+        assert_eq!((index.len(), index.get(2999), index.get(3000)), (3000, Some(49_008), None));
+        assert_eq!(index.push(NO_FRAME), Some(3000));
+        assert_eq!(index.push((1 << 35) - 8), Some(3001));
+        assert_eq!((index.get(3000), index.get(3001)), (None, Some((1 << 35) - 8)));
+        for position in [1 << 35, 1025, u64::MAX] {
+            assert_eq!(index.push(position), None);
+        }
+        assert_eq!(index.len(), 3002);
+        let last: Vec<_> = index.positions(3003).skip(2999).collect();
+        assert_eq!(last, [49_008, 0, (1 << 35) - 8, 0]);
+    }
+
+    #[test]
+    fn chunks_follow_one_another_without_a_gap() {
+        let mut start = 0u64;
+        for chunk in 0..CHUNKS {
+            let length = 1024u64 << chunk;
+            let last = u32::try_from(start + length - 1).unwrap_or(u32::MAX);
+            assert_eq!(place_of(u32::try_from(start).unwrap()), (chunk, 0));
+            assert_eq!(place_of(last), (chunk, usize::try_from(u64::from(last) - start).unwrap()));
+            start += length;
+        }
+        assert!(start > u64::from(u32::MAX));
+    }
+
+    #[test]
+    fn readers_see_whole_entries_while_the_writer_goes_on() {
+        const RECORDS: u32 = 200_000;
+        let index = MemoryIndex::new();
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while index.len() < RECORDS {
+                        let count = index.len();
+                        for ordinal in [0, count / 2, count.saturating_sub(1)] {
+                            if ordinal < count {
+                                assert_eq!(index.get(ordinal), Some(1024 + u64::from(ordinal) * 8));
+                            }
+                        }
+                    }
+                });
+            }
+            for ordinal in 0..RECORDS {
+                assert_eq!(index.push(1024 + u64::from(ordinal) * 8), Some(ordinal));
+            }
+        });
+    }
+
+    fn config() -> ProptestConfig {
+        ProptestConfig {
+            failure_persistence: Some(Box::new(FileFailurePersistence::Direct(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/proptest-regressions/index.txt"
+            )))),
+            ..ProptestConfig::default()
+        }
+    }
+
+    proptest! {
+        #![proptest_config(config())]
+
+        #[test]
+        fn fixed_round_trip(first in 128u64..1 << 20, stride in 2u64..1 << 16, count in 0u64..500) {
+            let positions: Vec<_> = (0..count).map(|n| (first + n * stride) * 8).collect();
+            prop_assert_eq!(round_trip(&positions, (first + count * stride) * 8), Form::Fixed);
+        }
+
+        #[test]
+        fn blocked_round_trip(lengths in prop::collection::vec(2u64..1000, 4..500)) {
+            let (positions, end) = positions_of(&lengths);
+            let steps = &lengths[..lengths.len() - 1];
+            let equal = steps.iter().all(|length| *length == steps[0]);
+            prop_assert_eq!(round_trip(&positions, end), if equal { Form::Fixed } else { Form::Blocked });
+        }
+
+        #[test]
+        fn wide_round_trip(lengths in prop::collection::vec(2u64..1 << 20, 3..500)) {
+            let (mut positions, end) = positions_of(&lengths);
+            // A damaged record, and a step too wide for a block.
+            positions[1] = NO_FRAME;
+            prop_assert_eq!(round_trip(&positions, end), Form::Wide);
+        }
+
+        #[test]
+        fn any_positions_come_back(units in prop::collection::vec(any::<u32>(), 0..300)) {
+            let positions: Vec<_> = units.iter().map(|unit| u64::from(*unit) * 8).collect();
+            round_trip(&positions, 1 << 35);
+            let index = MemoryIndex::new();
+            for position in &positions {
+                prop_assert!(index.push(*position).is_some());
+            }
+            let again = encode(&IDENTITY, 1 << 35, index.positions(index.len()), index.len());
+            prop_assert_eq!(again, encoded(&positions, 1 << 35));
+        }
+
+        /// Nothing that stands in an index file panics, and nothing leads beyond the store.
+        #[test]
+        fn hostile_files_are_harmless(
+            fields in any::<(u32, u64, u32, u32, u64, u32, u32)>(),
+            small in any::<bool>(),
+            body in prop::collection::vec(any::<u8>(), 0..600),
+            ordinals in prop::collection::vec(any::<u32>(), 20),
+        ) {
+            let (form, segment_id, seed, count, store_length, first, stride) = fields;
+            let mut bytes = IndexHeader {
+                form: Form::Wide,
+                segment_id,
+                seed,
+                count: if small { count % 200 } else { count },
+                store_length: if small { store_length % (1 << 36) } else { store_length },
+                first,
+                stride,
+                body_crc: crc32fast::hash(&body),
+            }
+            .to_bytes();
+            bytes.extend_from_slice(&body);
+            let form = form % 4;
+            let mut bytes = patched(&bytes, 12, &form.to_le_bytes());
+            if form != 1 {
+                bytes = patched(&bytes, 40, &[0; 8]);
+            }
+            if let Ok(header) = IndexHeader::parse(&bytes) {
+                let _ = header.verify_body(&body);
+                for ordinal in ordinals.iter().flat_map(|n| [*n, n % 256]) {
+                    let found = header.lookup_in(&body, ordinal);
+                    prop_assert_eq!(found, lookup_by_reads(&header, &bytes, ordinal));
+                    if let Some(position) = found {
+                        prop_assert!(ordinal < header.count());
+                        prop_assert!(position > 0 && position < header.store_length && position % 8 == 0);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn random_bytes_are_no_index(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(IndexHeader::parse(&bytes).is_err());
+        }
+    }
+}

@@ -1,0 +1,38 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # The layers
+//!
+//! record ([`frame`]), store, index, segment, log; around them the write-ahead [`manifest`], the
+//! [`recovery`] that cuts torn tails and finds damage, and the [`disk`] seam below everything.
+//! docs/ARCHITECTURE.md draws the house, docs/GUARANTEES.md says what is promised.
+
+mod background;
+mod commit;
+pub mod disk;
+mod error;
+pub mod frame;
+mod group;
+mod index;
+mod log;
+pub mod manifest;
+pub mod names;
+mod options;
+mod reader;
+pub mod recovery;
+pub mod scan;
+mod segment;
+mod stats;
+pub mod store;
+mod structure;
+mod table;
+mod writer;
+
+pub use error::{Damage, Error, Result};
+pub use group::Ticket;
+pub use log::Log;
+pub use options::{
+    DamagePolicy, Durability, MAX_BATCH_BYTES, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, Options, ReadMode,
+};
+pub use reader::{Reader, Record, RecordRef, Records};
+pub use recovery::Recovery;
+pub use stats::{SegmentInfo, Stats};

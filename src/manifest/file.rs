@@ -1,0 +1,385 @@
+//! The MANIFEST file: how it is read, written anew, and appended to.
+//!
+//! It owns the head sector, the frames of edits, the rename that replaces the file whole, and the
+//! ballast that lets a full disk take one more manifest. It does not know why an edit is made.
+//!
+//! Invariants: a process appends only to a MANIFEST that it wrote itself; a new one is durable
+//! (file, rename, directory) before any edit on it is; an append is fsynced before it returns; a
+//! batch of edits is all there or not at all.
+//!
+//! Why every writable open replaces the file: what a crashed process left may be in the page cache
+//! alone, and appending behind it would build on bytes that the next power cut takes away.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::edit::Edit;
+use super::state::State;
+use crate::disk::{self, Disk, DiskFile, OpenMode, SECTOR_BYTES};
+use crate::error::{Damage, Error, Result};
+use crate::frame::{self, Header, Kind, Lag, Seed};
+use crate::scan::{self, Extent};
+
+/// The manifest's name in the log directory.
+pub const FILE_NAME: &str = "MANIFEST";
+/// The name of a manifest in the making; otherwise ballast for a full disk.
+pub const NEXT_NAME: &str = "MANIFEST.next";
+/// The format version that this build writes and reads.
+pub const FORMAT_VERSION: u32 = 1;
+/// A larger MANIFEST is refused: it is read whole.
+pub const MAX_FILE_BYTES: u64 = 256 << 20;
+
+const MAGIC: [u8; 8] = *b"STONEMAN";
+const HEAD_BYTES: usize = 44;
+/// Room behind the folded state: how many bytes of edits fit before the next checkpoint.
+const ROOM_BYTES: u64 = 32 << 10;
+
+/// What lies behind the last whole batch of edits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tail {
+    /// Zeros, or nothing.
+    Clean,
+    /// An edit that was being written when the process ended: it was never acknowledged.
+    Torn(Range<u64>),
+}
+
+/// What reading a MANIFEST gave.
+#[derive(Debug, Clone)]
+pub enum Reading {
+    /// There is none.
+    Absent,
+    /// It is whole, up to a torn tail.
+    Whole {
+        /// What its edits add up to.
+        state: State,
+        /// Its generation.
+        generation: u64,
+        /// What lies behind the last edit.
+        tail: Tail,
+        /// The position behind the last edit.
+        length: u64,
+        /// How many edits it holds.
+        edits: u32,
+    },
+    /// It is not what was written.
+    Damaged(Damage),
+}
+
+/// Reads `directory`'s MANIFEST, with reads only.
+///
+/// # Errors
+/// When the file cannot be read, or a later version wrote it. Damage is not an error here but a
+/// finding.
+pub fn read(disk: &dyn Disk, directory: &Path) -> Result<Reading> {
+    let path = directory.join(FILE_NAME);
+    let file = match disk::retry_interrupted(|| disk.open(&path, OpenMode::Read)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Reading::Absent),
+        Err(error) => return Err(Error::io("opening", &path, None, error)),
+    };
+    let length = disk::retry_interrupted(|| file.length())
+        .map_err(|error| Error::io("measuring", &path, None, error))?;
+    let bytes = match load(file.as_ref(), length) {
+        Ok(bytes) => bytes,
+        Err(what) => return Ok(Reading::Damaged(damage(directory, None, what, None))),
+    };
+    interpret(directory, &bytes)
+}
+
+fn load(file: &dyn DiskFile, length: u64) -> Result<Vec<u8>, String> {
+    let length = usize::try_from(length)
+        .ok()
+        .filter(|_| length <= MAX_FILE_BYTES)
+        .ok_or_else(|| format!("it is longer than {MAX_FILE_BYTES} bytes, which no manifest is"))?;
+    let mut bytes = vec![0; length];
+    let got = disk::read_up_to(file, &mut bytes, 0).map_err(|error| format!("it cannot be read: {error}"))?;
+    bytes.truncate(got);
+    Ok(bytes)
+}
+
+fn damage(directory: &Path, position: Option<u64>, what: String, proof: Option<String>) -> Damage {
+    Damage {
+        directory: directory.to_path_buf(),
+        file: directory.join(FILE_NAME),
+        position,
+        offsets: None,
+        what,
+        proof,
+    }
+}
+
+/// Judges a MANIFEST's bytes. Pure.
+///
+/// # Errors
+/// [`Error::UnsupportedVersion`].
+pub(crate) fn interpret(directory: &Path, bytes: &[u8]) -> Result<Reading> {
+    let damaged = |position, what: &str, proof| {
+        Ok(Reading::Damaged(damage(directory, position, what.to_string(), proof)))
+    };
+    let Some(head) = Head::parse(bytes) else {
+        return damaged(Some(0), "its head is not what was written", None);
+    };
+    if head.version != FORMAT_VERSION {
+        return Err(Error::UnsupportedVersion {
+            path: directory.join(FILE_NAME),
+            version: head.version,
+            supported: FORMAT_VERSION,
+        });
+    }
+    let extent = Extent {
+        seed: Seed::of_manifest(&head.uuid, head.generation),
+        start: SECTOR_BYTES,
+        end: bytes.len() as u64,
+        base: Some(0),
+        ordinal_end: None,
+    };
+    let mut frames = Vec::new();
+    let outcome = scan::scan(bytes, &extent, |frame| frames.push(frame));
+    let (whole, length) =
+        outcome.chain().map_or((0, SECTOR_BYTES), |run| (run.whole_ordinal, run.whole_position));
+    // A manifest gets its name only once its first batch is durable.
+    let proven = outcome.watermark.map_or(1, |mark| mark.relative.max(1));
+    if i64::from(whole) < proven {
+        let proof = outcome.watermark.map(|mark| {
+            format!("the frame at byte {} says that {} edits were durable, {whole} are intact", mark.position, mark.relative)
+        });
+        return damaged(Some(length), "an edit that was acknowledged is not what was written", proof);
+    }
+    let mut edits = Vec::new();
+    for frame in frames.iter().take_while(|frame| frame.position < length) {
+        let payload = usize::try_from(frame.position + frame::HEADER_BYTES)
+            .ok()
+            .and_then(|start| bytes.get(start..start.checked_add(frame.header.length as usize)?));
+        match payload.map(Edit::decode) {
+            Some(Ok(edit)) => edits.push(edit),
+            Some(Err(defect)) => {
+                return damaged(Some(frame.position), &format!("an edit cannot be read: {defect}"), None);
+            }
+            None => return damaged(Some(frame.position), "an edit reaches beyond the file", None),
+        }
+    }
+    let state = match State::fold(edits) {
+        Ok(state) if state.uuid == head.uuid => state,
+        Ok(_) => return damaged(Some(SECTOR_BYTES), "its head and its Init name different logs", None),
+        Err(contradiction) => {
+            return damaged(Some(SECTOR_BYTES), &format!("its edits contradict each other: {contradiction}"), None);
+        }
+    };
+    let tail = outcome.tail.map_or(Tail::Clean, Tail::Torn);
+    Ok(Reading::Whole { state, generation: head.generation, tail, length, edits: whole })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Head {
+    version: u32,
+    uuid: [u8; 16],
+    generation: u64,
+}
+
+impl Head {
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(SECTOR_BYTES as usize);
+        bytes.extend(MAGIC);
+        bytes.extend(self.version.to_le_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(self.uuid);
+        bytes.extend(self.generation.to_le_bytes());
+        let checksum = crc32fast::hash(&bytes);
+        bytes.extend(checksum.to_le_bytes());
+        bytes.resize(SECTOR_BYTES as usize, 0);
+        bytes
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Head> {
+        let head = bytes.first_chunk::<HEAD_BYTES>()?;
+        let (body, checksum) = head.split_last_chunk::<4>()?;
+        if crc32fast::hash(body) != u32::from_le_bytes(*checksum) {
+            return None;
+        }
+        let (magic, rest) = body.split_first_chunk::<8>()?;
+        let (version, rest) = rest.split_first_chunk::<4>()?;
+        let (_, rest) = rest.split_first_chunk::<4>()?;
+        let (uuid, rest) = rest.split_first_chunk::<16>()?;
+        let (generation, _) = rest.split_first_chunk::<8>()?;
+        (*magic == MAGIC).then(|| Head {
+            version: u32::from_le_bytes(*version),
+            uuid: *uuid,
+            generation: u64::from_le_bytes(*generation),
+        })
+    }
+}
+
+/// Encodes edits as one batch of frames.
+fn encode_batch(edits: &[Edit], first_ordinal: u32, seed: Seed) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut ordinal = first_ordinal;
+    for (index, edit) in edits.iter().enumerate() {
+        let payload = edit.encode();
+        let header = Header {
+            kind: if index + 1 == edits.len() { Kind::Record } else { Kind::RecordMore },
+            length: u32::try_from(payload.len()).unwrap_or(frame::MAX_PAYLOAD_BYTES),
+            ordinal,
+            // Everything before this batch was fsynced before it: the batch's start is the durable end.
+            lag: Lag::between(u64::from(ordinal), u64::from(first_ordinal)),
+        };
+        frame::encode_into(&mut bytes, &header, &payload, seed);
+        ordinal = ordinal.saturating_add(1);
+    }
+    bytes
+}
+
+/// Why a manifest was not changed, and whether that is certain.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Nothing changed: the old state stands.
+    Refused(Error),
+    /// It is unknown what a reopening would find: the log must be poisoned.
+    Unknown(Error),
+}
+
+impl Failure {
+    pub(crate) fn into_error(self) -> Error {
+        match self {
+            Failure::Refused(error) | Failure::Unknown(error) => error,
+        }
+    }
+}
+
+/// The MANIFEST that this process wrote, open for appending.
+#[derive(Debug)]
+pub(crate) struct ManifestFile {
+    disk: Arc<dyn Disk>,
+    directory: PathBuf,
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+    state: State,
+    generation: u64,
+    seed: Seed,
+    position: u64,
+    ordinal: u32,
+    reserved: u64,
+}
+
+impl ManifestFile {
+    /// Writes `state` into a fresh MANIFEST: temporary name, fsync, rename, directory fsync.
+    pub(crate) fn create(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        state: State,
+        generation: u64,
+    ) -> Result<ManifestFile, Failure> {
+        let next = directory.join(NEXT_NAME);
+        let seed = Seed::of_manifest(&state.uuid, generation);
+        let edits = state.edits();
+        let mut bytes = Head { version: FORMAT_VERSION, uuid: state.uuid, generation }.encode();
+        bytes.extend(encode_batch(&edits, 0, seed));
+        let position = bytes.len() as u64;
+        let reserved = position + ROOM_BYTES;
+
+        let prepared = (|| {
+            remove_if_present(disk.as_ref(), &next)?;
+            let file = disk::retry_interrupted(|| disk.open(&next, OpenMode::CreateNew))
+                .map_err(|error| Error::io_or_no_space("creating", &next, reserved, error))?;
+            disk::retry_interrupted(|| file.reserve(reserved))
+                .map_err(|error| Error::io_or_no_space("reserving space in", &next, reserved, error))?;
+            disk::write_all_at(file.as_ref(), &bytes, 0)
+                .map_err(|error| Error::io_or_no_space("writing", &next, reserved, error))?;
+            disk::retry_interrupted(|| file.sync())
+                .map_err(|error| Error::io("syncing", &next, None, error))?;
+            Ok(file)
+        })();
+        let file = match prepared {
+            Ok(file) => file,
+            Err(error) => {
+                // What is half-made has no meaning; leaving it would only hold space.
+                let _ = remove_if_present(disk.as_ref(), &next);
+                return Err(Failure::Refused(error));
+            }
+        };
+        let path = directory.join(FILE_NAME);
+        disk::retry_interrupted(|| disk.rename(&next, &path))
+            .map_err(|error| Failure::Unknown(Error::io("renaming to", &path, None, error)))?;
+        disk::retry_interrupted(|| disk.sync_dir(directory))
+            .map_err(|error| Failure::Unknown(Error::io("syncing directory", directory, None, error)))?;
+        let ordinal = u32::try_from(edits.len()).unwrap_or(u32::MAX);
+        let directory = directory.to_path_buf();
+        let mut manifest =
+            ManifestFile { disk, directory, path, file, state, generation, seed, position, ordinal, reserved };
+        manifest.restock();
+        Ok(manifest)
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Appends edits as one batch and makes them durable. They are folded in when this returns.
+    pub(crate) fn append(&mut self, edits: Vec<Edit>) -> Result<(), Failure> {
+        let mut state = self.state.clone();
+        for edit in &edits {
+            state.apply(edit.clone()).map_err(|why| {
+                Failure::Refused(Error::InvalidOption { option: "manifest edit", why: why.to_string() })
+            })?;
+        }
+        let mut bytes = encode_batch(&edits, self.ordinal, self.seed);
+        if self.position + bytes.len() as u64 > self.reserved {
+            self.checkpoint(bytes.len() as u64)?;
+            bytes = encode_batch(&edits, self.ordinal, self.seed);
+        }
+        disk::write_all_at(self.file.as_ref(), &bytes, self.position)
+            .map_err(|error| Failure::Unknown(Error::io("writing", &self.path, Some(self.position), error)))?;
+        disk::retry_interrupted(|| self.file.sync())
+            .map_err(|error| Failure::Unknown(Error::io("syncing", &self.path, None, error)))?;
+        self.position += bytes.len() as u64;
+        self.ordinal = self.ordinal.saturating_add(u32::try_from(edits.len()).unwrap_or(u32::MAX));
+        self.state = state;
+        Ok(())
+    }
+
+    /// Writes the folded state into a fresh file, with room for at least `room` bytes of edits.
+    fn checkpoint(&mut self, room: u64) -> Result<(), Failure> {
+        let fresh = ManifestFile::create(
+            self.disk.clone(),
+            &self.directory,
+            self.state.clone(),
+            self.generation.saturating_add(1),
+        )?;
+        tracing::debug!(directory = %self.directory.display(), generation = fresh.generation, "manifest checkpoint");
+        *self = fresh;
+        if self.position + room > self.reserved {
+            let needed = self.position + room + ROOM_BYTES;
+            disk::retry_interrupted(|| self.file.reserve(needed)).map_err(|error| {
+                Failure::Refused(Error::io_or_no_space("reserving space in", &self.path, needed, error))
+            })?;
+            self.reserved = needed;
+        }
+        Ok(())
+    }
+
+    /// Lays in ballast: a file as large as the next manifest will be, to be removed when that is
+    /// written, so that truncating and reopening work on a full disk. Best effort.
+    pub(crate) fn restock(&mut self) {
+        let next = self.directory.join(NEXT_NAME);
+        let outcome = match self.disk.exists(&next) {
+            Ok(true) => return,
+            Ok(false) => self.disk.open(&next, OpenMode::CreateNew),
+            Err(error) => Err(error),
+        };
+        let outcome = outcome.and_then(|file| file.reserve(self.reserved.saturating_add(ROOM_BYTES)));
+        if let Err(error) = outcome {
+            let _ = remove_if_present(self.disk.as_ref(), &next);
+            tracing::debug!(%error, file = %next.display(), "no ballast for the next manifest for now");
+        }
+    }
+}
+
+/// Removes a file that may not be there.
+pub(crate) fn remove_if_present(disk: &dyn Disk, path: &Path) -> Result<()> {
+    match disk::retry_interrupted(|| disk.remove(path)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("removing", path, None, error))
+        }
+        _ => Ok(()),
+    }
+}

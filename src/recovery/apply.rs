@@ -1,0 +1,262 @@
+//! Carrying out a plan, crash-safe and to be begun again at any step.
+//!
+//! It owns the order: copy and fsync the copy and its directory; write the fresh MANIFEST; only
+//! then move and remove files. It decides nothing. Invariants: up to the fresh MANIFEST's directory
+//! fsync nothing that the old manifest needs has changed; afterwards only files go that the fresh
+//! one does not name, so that a crash anywhere leaves either the old log or the new one.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::plan::{Copy, CopyPiece, Moved, Plan};
+use crate::disk::{self, Disk, OpenMode};
+use crate::error::{Damage, Error, Result};
+use crate::frame::{self, HEADER_BYTES, HEADER_LENGTH, Header, Lag, PayloadChecksum, Seed};
+use crate::index::MemoryIndex;
+use crate::manifest::State;
+use crate::names;
+use crate::manifest::file::{ManifestFile, remove_if_present};
+use crate::store::{self, FIRST_FRAME, Origin, Store};
+
+/// At most this many files are kept in `quarantine/`; the oldest go first.
+pub(crate) const QUARANTINE_FILES: usize = 64;
+/// At most this many bytes are kept in `quarantine/`; the oldest go first.
+pub(crate) const QUARANTINE_BYTES: u64 = 1 << 30;
+
+/// Copied frames are written in pieces of this size.
+const COPY_BUFFER_BYTES: usize = 1 << 20;
+
+/// A copy, finished and durable.
+pub(crate) struct Copied {
+    pub(crate) store: Store,
+    pub(crate) index: MemoryIndex,
+}
+
+/// What applying a plan gave.
+pub(crate) struct Applied {
+    pub(crate) manifest: ManifestFile,
+    pub(crate) copied: Option<Copied>,
+}
+
+/// Carries out `plan`.
+///
+/// # Errors
+/// Whatever the disk says. Opening again finishes, or begins anew.
+pub(crate) fn apply(disk: &Arc<dyn Disk>, directory: &Path, plan: &mut Plan, old: &State) -> Result<Applied> {
+    let mut copied = None;
+    if let Some(copy) = plan.copy.clone() {
+        let attempt = copy_records(disk.as_ref(), directory, &old.uuid, &copy);
+        let finished = match attempt {
+            Err(error) if error.is_no_space() && !plan.unused.is_empty() => {
+                // A full disk: prepared segments that were never used give their space first. Their
+                // reservation is kept as large as a copy can get.
+                give_up_unused(disk, directory, plan, old)?;
+                copy_records(disk.as_ref(), directory, &old.uuid, &copy)?
+            }
+            other => other?,
+        };
+        plan.name_copy(&copy, finished.store.published());
+        copied = Some(finished);
+    }
+    let manifest = ManifestFile::create(disk.clone(), directory, plan.state.clone(), plan.generation)
+        .map_err(|failure| failure.into_error())?;
+    for moved in &plan.quarantine {
+        quarantine(disk.as_ref(), directory, moved)?;
+    }
+    for name in &plan.remove {
+        remove_if_present(disk.as_ref(), &directory.join(name))?;
+    }
+    if !plan.quarantine.is_empty() {
+        bound_quarantine(disk.as_ref(), directory)?;
+    }
+    Ok(Applied { manifest, copied })
+}
+
+/// Writes a manifest that says the same less the unused segments, then removes them.
+fn give_up_unused(disk: &Arc<dyn Disk>, directory: &Path, plan: &mut Plan, old: &State) -> Result<()> {
+    let mut state = State { closed: None, ..old.clone() };
+    state.segments.retain(|id, _| !plan.unused.contains(id));
+    ManifestFile::create(disk.clone(), directory, state, plan.generation).map_err(|failure| failure.into_error())?;
+    plan.generation = plan.generation.saturating_add(1);
+    for id in std::mem::take(&mut plan.unused) {
+        remove_if_present(disk.as_ref(), &directory.join(names::store(id)))?;
+    }
+    disk::retry_interrupted(|| disk.sync_dir(directory))
+        .map_err(|error| Error::io("syncing directory", directory, None, error))
+}
+
+/// Copies records into a fresh store, and makes it and its name durable.
+fn copy_records(disk: &dyn Disk, directory: &Path, uuid: &[u8; 16], copy: &Copy) -> Result<Copied> {
+    let head = store::Head {
+        version: store::FORMAT_VERSION,
+        origin: Origin::Copy,
+        uuid: *uuid,
+        id: copy.id,
+        created_millis: disk.now_millis(),
+    };
+    // The head is durable before the first frame: frames under a lost head are never a leftover of
+    // a recovery, but damage.
+    let fresh = Store::create(disk, directory, head, copy.bytes())?;
+    let mut writer = CopyWriter {
+        fresh,
+        index: MemoryIndex::new(),
+        base: copy.base,
+        next: copy.base,
+        position: store::BASE_POSITION,
+        buffer: store::encode_base(copy.base, Seed::of_segment(uuid, copy.id)).to_vec(),
+    };
+    for piece in &copy.pieces {
+        writer.copy_piece(disk, directory, uuid, piece)?;
+    }
+    writer.flush()?;
+    writer.fresh.sync()?;
+    disk::retry_interrupted(|| disk.sync_dir(directory))
+        .map_err(|error| Error::io("syncing directory", directory, None, error))?;
+    writer.fresh.publish(writer.position);
+    Ok(Copied { store: writer.fresh, index: writer.index })
+}
+
+struct CopyWriter {
+    fresh: Store,
+    index: MemoryIndex,
+    base: u64,
+    next: u64,
+    /// Where the buffer goes.
+    position: u64,
+    buffer: Vec<u8>,
+}
+
+impl CopyWriter {
+    fn copy_piece(&mut self, disk: &dyn Disk, directory: &Path, uuid: &[u8; 16], piece: &CopyPiece) -> Result<()> {
+        let path = directory.join(names::store(piece.id));
+        let file = disk::retry_interrupted(|| disk.open(&path, OpenMode::Read))
+            .map_err(|error| Error::io("opening", &path, None, error))?;
+        let seed = Seed::of_segment(uuid, piece.id);
+        let mut position = piece.positions.start;
+        let mut ordinal = piece.ordinals.start;
+        let mut payload = Vec::new();
+        while ordinal < piece.ordinals.end {
+            let read = |buffer: &mut [u8], at: u64| {
+                disk::read_exact_at(file.as_ref(), buffer, at)
+                    .map_err(|error| Error::io("reading", &path, Some(at), error))
+            };
+            let changed = || -> Error {
+                Damage {
+                    directory: directory.to_path_buf(),
+                    file: path.clone(),
+                    position: Some(position),
+                    offsets: None,
+                    what: "the bytes changed while they were being recovered".to_string(),
+                    proof: None,
+                }
+                .into()
+            };
+            let mut head = [0; HEADER_LENGTH];
+            read(&mut head, position)?;
+            let header = frame::decode_header(&head).filter(|header| header.ordinal == ordinal).ok_or_else(changed)?;
+            let end = position.saturating_add(header.frame_bytes());
+            if end > piece.positions.end {
+                return Err(changed());
+            }
+            payload.resize(header.length as usize, 0);
+            read(&mut payload, position + HEADER_BYTES)?;
+            let checksum = PayloadChecksum::of(&payload);
+            if !frame::verifies(&head, checksum, seed) {
+                return Err(changed());
+            }
+            if header.kind.is_record() {
+                self.push(header.kind, &payload, checksum)?;
+                ordinal = ordinal.saturating_add(1);
+            }
+            position = end;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, kind: frame::Kind, payload: &[u8], checksum: PayloadChecksum) -> Result<()> {
+        let too_many = |_| Error::TooLarge {
+            what: "batch",
+            bytes: self.next - self.base,
+            limit: u64::from(u32::MAX),
+        };
+        let header = Header {
+            kind,
+            length: u32::try_from(payload.len()).map_err(too_many)?,
+            ordinal: u32::try_from(self.next - self.base).map_err(too_many)?,
+            // No copied watermark may lie above the copy's base: until the copy is named, only the
+            // base is proven.
+            lag: Lag::between(self.next, self.base),
+        };
+        self.index.push(self.position + self.buffer.len() as u64);
+        frame::push_frame(&mut self.buffer, &header, payload, checksum, self.fresh.seed());
+        self.next += 1;
+        if self.buffer.len() >= COPY_BUFFER_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let end = self.position + self.buffer.len() as u64;
+        self.fresh.reserve(end, end)?;
+        self.fresh.write(&self.buffer, self.position)?;
+        self.position = end.max(FIRST_FRAME);
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+/// Moves a store to `quarantine/`, with a file beside it that says why.
+fn quarantine(disk: &dyn Disk, directory: &Path, moved: &Moved) -> Result<()> {
+    let aside = directory.join(names::QUARANTINE);
+    match disk::retry_interrupted(|| disk.create_dir(&aside)) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(Error::io_or_no_space("creating", &aside, 4096, error));
+        }
+        _ => {}
+    }
+    let name = names::store(moved.id);
+    let note = format!(
+        "{{\"file\":\"{name}\",\"segment\":{},\"why\":\"{}\",\"moved_millis\":{}}}\n",
+        moved.id,
+        moved.why,
+        disk.now_millis()
+    );
+    let note_path = aside.join(format!("{name}.json"));
+    remove_if_present(disk, &note_path)?;
+    // The note is a courtesy: a disk without space for it must not keep the log from opening.
+    let written = disk::retry_interrupted(|| disk.open(&note_path, OpenMode::CreateNew))
+        .and_then(|file| disk::write_all_at(file.as_ref(), note.as_bytes(), 0).and_then(|()| file.sync()));
+    if let Err(error) = written {
+        tracing::warn!(%error, file = %note_path.display(), "the note beside a quarantined file could not be written");
+    }
+    let from = directory.join(&name);
+    match disk::retry_interrupted(|| disk.rename(&from, &aside.join(&name))) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::io("moving to quarantine", &from, None, error));
+        }
+        _ => {}
+    }
+    for synced in [aside.as_path(), directory] {
+        disk::retry_interrupted(|| disk.sync_dir(synced))
+            .map_err(|error| Error::io("syncing directory", synced, None, error))?;
+    }
+    tracing::warn!(file = %from.display(), why = %moved.why, "moved to quarantine");
+    Ok(())
+}
+
+/// Removes the oldest quarantined stores beyond the bounds.
+fn bound_quarantine(disk: &dyn Disk, directory: &Path) -> Result<()> {
+    let aside = directory.join(names::QUARANTINE);
+    let entries = disk::retry_interrupted(|| disk.list(&aside))
+        .map_err(|error| Error::io("listing", &aside, None, error))?;
+    // Ids ascend with time, and so do names.
+    let stores: Vec<_> = entries.iter().filter(|entry| names::id_of_store(&entry.name).is_some()).collect();
+    let (mut files, mut bytes) = (0, 0u64);
+    for entry in stores.iter().rev() {
+        files += 1;
+        bytes = bytes.saturating_add(entry.length);
+        if files > QUARANTINE_FILES || (bytes > QUARANTINE_BYTES && files > 1) {
+            remove_if_present(disk, &aside.join(&entry.name))?;
+            remove_if_present(disk, &aside.join(format!("{}.json", entry.name)))?;
+        }
+    }
+    Ok(())
+}

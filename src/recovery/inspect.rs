@@ -1,0 +1,288 @@
+//! Looking at a log directory, with reads only.
+//!
+//! It owns the order in which files are read and what is read of each. It takes no lock, creates
+//! no file, and uses pread alone, so that it can look at a log in use, at read-only media, and at a
+//! disk that fails under it. It judges nothing itself.
+//!
+//! Invariants: after a clean close no frame is read ([`Depth::Opening`]), after a crash only those
+//! of unsealed segments; a file that cannot be read is a finding, not an error.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::findings::{Findings, Listing, SegmentFindings, StoreFindings, UnnamedStore};
+use super::verdict;
+use crate::disk::{self, Disk, DiskFile, OpenMode};
+use crate::error::{Error, Result};
+use crate::frame::Seed;
+use crate::names;
+use crate::manifest::{self, Reading, State};
+use crate::scan::{self, Extent, Outcome};
+use crate::store::{self, FIRST_FRAME, FileSource, Head};
+
+/// How deep to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// What opening needs: unsealed segments, and only after an unclean end.
+    Opening,
+    /// Every frame of every segment, and every index.
+    Everything,
+}
+
+/// Looks at the log in `directory`.
+///
+/// # Errors
+/// When the directory cannot be listed, the manifest cannot be read, or a later version wrote it.
+/// Damage and missing files are findings, not errors.
+pub fn inspect(disk: &dyn Disk, directory: &Path, depth: Depth) -> Result<Findings> {
+    let listing = list(disk, directory)?;
+    let manifest = if listing.exists { manifest::read(disk, directory)? } else { Reading::Absent };
+    let mut findings = Findings {
+        directory: directory.to_path_buf(),
+        listing,
+        manifest,
+        segments: Vec::new(),
+        unnamed: Vec::new(),
+        assessment: None,
+    };
+    let Reading::Whole { state, .. } = &findings.manifest else {
+        findings.unnamed = findings.listing.stores.iter().map(|(id, length)| unlooked(*id, *length)).collect();
+        return Ok(findings);
+    };
+    let inspector = Inspector { disk, directory, state, listing: &findings.listing, depth };
+    let mut segments = inspector.named()?;
+    inspector.scan_all(&mut segments)?;
+    let unnamed = inspector.unnamed()?;
+    let mut assessment = verdict::assess(state, &segments, &unnamed);
+    assessment.proven_position = inspector.proven_position(&assessment)?;
+    findings.segments = segments;
+    findings.unnamed = unnamed;
+    findings.assessment = Some(assessment);
+    Ok(findings)
+}
+
+/// Lists a log directory; one that does not exist is empty.
+pub(crate) fn list(disk: &dyn Disk, directory: &Path) -> Result<Listing> {
+    let mut listing = Listing::default();
+    let entries = match disk::retry_interrupted(|| disk.list(directory)) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(listing),
+        Err(error) => return Err(Error::io("listing", directory, None, error)),
+    };
+    listing.exists = true;
+    for entry in entries {
+        let name = entry.name.as_str();
+        if let Some(id) = names::id_of_store(name) {
+            listing.stores.insert(id, entry.length);
+        } else if let Some(id) = names::id_of_index(name) {
+            listing.indexes.insert(id, entry.length);
+        } else if name == manifest::NEXT_NAME || name.ends_with(names::INDEX_TEMPORARY_SUFFIX) {
+            listing.temporary.push(entry.name);
+        } else if name == names::QUARANTINE && entry.is_directory {
+            let inside = disk::retry_interrupted(|| disk.list(&directory.join(names::QUARANTINE)));
+            listing.quarantined = inside.unwrap_or_default().into_iter().map(|inner| inner.name).collect();
+        } else if name != manifest::FILE_NAME && name != names::LOCK {
+            listing.strange.push(entry.name);
+        }
+    }
+    Ok(listing)
+}
+
+fn unlooked(id: u64, length: u64) -> UnnamedStore {
+    UnnamedStore { id, length, head: None, base: None, has_frames: false }
+}
+
+struct Inspector<'a> {
+    disk: &'a dyn Disk,
+    directory: &'a Path,
+    state: &'a State,
+    listing: &'a Listing,
+    depth: Depth,
+}
+
+impl Inspector<'_> {
+    fn named(&self) -> Result<Vec<SegmentFindings>> {
+        let mut segments = Vec::new();
+        let mut predecessor_end = None;
+        for (id, state) in &self.state.segments {
+            let look = self.depth == Depth::Everything || state.seal.is_none();
+            let store = match self.listing.stores.get(id) {
+                None => StoreFindings::Missing,
+                Some(length) if !look => StoreFindings::Listed { length: *length },
+                Some(_) => self.sectors(*id)?,
+            };
+            let base = state.base.or_else(|| store.base()).or(predecessor_end);
+            predecessor_end = state.seal.map(|seal| seal.next_offset);
+            segments.push(SegmentFindings {
+                id: *id,
+                state: state.clone(),
+                base,
+                store,
+                scan: None,
+                scanned_bytes: 0,
+                index_defect: None,
+            });
+        }
+        Ok(segments)
+    }
+
+    /// Reads a store's head and base.
+    fn sectors(&self, id: u64) -> Result<StoreFindings> {
+        let (file, length) = match self.open(id) {
+            Ok(opened) => opened,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(StoreFindings::Missing),
+            Err(error) => return Ok(StoreFindings::Unreadable { why: error.to_string() }),
+        };
+        let mut bytes = vec![0; FIRST_FRAME as usize];
+        let got = match disk::read_up_to(file.as_ref(), &mut bytes, 0) {
+            Ok(got) => got,
+            Err(error) => return Ok(StoreFindings::Unreadable { why: error.to_string() }),
+        };
+        bytes.truncate(got);
+        let head = Head::parse(&bytes);
+        if let Some(version) = head.map(|head| head.version).filter(|version| *version != store::FORMAT_VERSION) {
+            return Err(Error::UnsupportedVersion {
+                path: self.directory.join(names::store(id)),
+                version,
+                supported: store::FORMAT_VERSION,
+            });
+        }
+        let base = bytes
+            .get(store::BASE_POSITION as usize..)
+            .and_then(|sector| store::parse_base(sector, self.seed(id)));
+        Ok(StoreFindings::Present { length, head, base })
+    }
+
+    fn open(&self, id: u64) -> std::io::Result<(Arc<dyn DiskFile>, u64)> {
+        let path = self.directory.join(names::store(id));
+        let file = disk::retry_interrupted(|| self.disk.open(&path, OpenMode::Read))?;
+        let length = disk::retry_interrupted(|| file.length())?;
+        Ok((file, length))
+    }
+
+    fn seed(&self, id: u64) -> Seed {
+        Seed::of_segment(&self.state.uuid, id)
+    }
+
+    fn scan_all(&self, segments: &mut [SegmentFindings]) -> Result<()> {
+        let bases: Vec<Option<u64>> = segments.iter().map(|segment| segment.base).collect();
+        for (index, segment) in segments.iter_mut().enumerate() {
+            if !self.wants_scan(segment) {
+                continue;
+            }
+            let next_base = match segment.state.seal {
+                Some(seal) => Some(seal.next_offset),
+                None => bases.get(index + 1).copied().flatten(),
+            };
+            let ordinal_end = match (segment.base, next_base) {
+                (Some(base), Some(next)) => u32::try_from(next.saturating_sub(base)).ok(),
+                _ => None,
+            };
+            let Ok((file, length)) = self.open(segment.id) else { continue };
+            let extent = Extent {
+                seed: self.seed(segment.id),
+                start: FIRST_FRAME,
+                end: segment.state.seal.map_or(length, |seal| seal.length.min(length)),
+                base: segment.base,
+                ordinal_end,
+            };
+            let source = FileSource { file: file.as_ref(), length };
+            let check_index = self.depth == Depth::Everything && segment.state.seal.is_some();
+            let mut positions = Vec::new();
+            let outcome = scan::scan(&source, &extent, |frame| {
+                if check_index && frame.header.kind.is_record() {
+                    positions.push((frame.header.ordinal, frame.position));
+                }
+            });
+            segment.scanned_bytes = scanned(&outcome, &extent);
+            if check_index && let Some(seal) = segment.state.seal {
+                let count = ordinal_end.unwrap_or(0);
+                let checked = crate::segment::check_index_file(
+                    self.disk,
+                    self.directory,
+                    &self.state.uuid,
+                    segment.id,
+                    count,
+                    seal.length,
+                    &positions,
+                );
+                segment.index_defect = checked.err();
+            }
+            segment.scan = Some(outcome);
+        }
+        Ok(())
+    }
+
+    fn wants_scan(&self, segment: &SegmentFindings) -> bool {
+        if self.depth == Depth::Everything {
+            return true;
+        }
+        if segment.state.seal.is_some() {
+            return false;
+        }
+        // A clean close vouches for its files, as long as they are as long as it says.
+        let shorter = |close: manifest::Close| segment.store.length().is_none_or(|length| length < close.length);
+        let first_unsealed = self.state.unsealed().next().is_some_and(|(id, _)| id == segment.id);
+        self.state.closed.is_none_or(|close| first_unsealed && shorter(close))
+    }
+
+    fn unnamed(&self) -> Result<Vec<UnnamedStore>> {
+        let mut unnamed = Vec::new();
+        for (id, length) in &self.listing.stores {
+            if self.state.segments.contains_key(id) {
+                continue;
+            }
+            let mut found = unlooked(*id, *length);
+            if *id > self.state.last_id {
+                if let StoreFindings::Present { head, base, .. } = self.sectors(*id)? {
+                    found.head = head;
+                    found.base = base;
+                }
+                found.has_frames = self.has_frames(*id);
+            }
+            unnamed.push(found);
+        }
+        Ok(unnamed)
+    }
+
+    fn has_frames(&self, id: u64) -> bool {
+        let Ok((file, length)) = self.open(id) else { return true };
+        let extent =
+            Extent { seed: self.seed(id), start: FIRST_FRAME, end: length, base: None, ordinal_end: None };
+        let outcome = scan::scan(&FileSource { file: file.as_ref(), length }, &extent, |_| {});
+        !outcome.runs.is_empty()
+    }
+
+    /// Where the proven end lies, where a segment holds it inside a run of intact frames.
+    fn proven_position(&self, assessment: &verdict::Assessment) -> Result<Option<(u64, u64)>> {
+        let proven = assessment.proven_end;
+        for place in assessment.placed.iter().rev() {
+            let Some(ordinal) = proven.checked_sub(place.base).and_then(|o| u32::try_from(o).ok()) else {
+                continue;
+            };
+            if ordinal == 0 {
+                continue;
+            }
+            let run = place.runs.iter().find(|run| run.ordinals.start < ordinal && ordinal <= run.ordinals.end);
+            let Some(run) = run else { return Ok(None) };
+            if ordinal == run.whole_ordinal {
+                return Ok(Some((place.id, run.whole_position)));
+            }
+            let path = self.directory.join(names::store(place.id));
+            let (file, length) =
+                self.open(place.id).map_err(|error| Error::io("opening", &path, None, error))?;
+            let source = FileSource { file: file.as_ref(), length };
+            let position = scan::locate(&source, run.positions.start, run.ordinals.start..ordinal);
+            return Ok(position.map(|position| (place.id, position)));
+        }
+        Ok(None)
+    }
+}
+
+fn scanned(outcome: &Outcome, extent: &Extent) -> u64 {
+    let whole = extent.end.saturating_sub(extent.start);
+    match (&outcome.broken, outcome.chain()) {
+        (None, Some(chain)) => chain.positions.end.saturating_sub(extent.start).min(whole),
+        _ => whole,
+    }
+}

@@ -1,0 +1,546 @@
+//! Tear or damage: the judgement, as pure functions over findings.
+//!
+//! It owns the decision table ([`judge`]) and the two numbers it is about: the proven end p (the
+//! highest durable end that any surviving evidence attests) and the valid end v (how far whole
+//! frames and whole batches reach without a gap). It reads no byte and changes nothing.
+//!
+//! Invariants: every combination of observations has a row; evidence only ever raises p; what
+//! cannot be placed in the log (a base that nobody knows) is neither served nor taken as evidence.
+
+use std::ops::Range;
+
+use super::findings::{SegmentFindings, StoreFindings, UnnamedStore};
+use crate::manifest::State;
+use crate::scan::{Defect, Run};
+use crate::store::Origin;
+
+/// What stands where a named store should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreFile {
+    /// This segment's store.
+    Ours,
+    /// Nothing, or nothing that can be opened.
+    Missing,
+    /// A file whose head is not this segment's: the head was durable before the store was named.
+    Strange,
+}
+
+/// How far whole frames reach, compared to what is proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// v < p: something acknowledged is not there.
+    Short,
+    /// v = p.
+    Exact,
+    /// v > p: there is more than is proven.
+    Beyond,
+}
+
+/// What lies behind the valid end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// Zeros, or the end of the file.
+    Zeros,
+    /// Bytes.
+    Bytes,
+    /// Bytes that the disk cannot read: no crash does that.
+    Unreadable,
+}
+
+/// The judgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing is missing and nothing is left over.
+    Clean,
+    /// What is left over was never proven acknowledged: it is cut, and reported.
+    Tear,
+    /// Something that was acknowledged is not what was written: refused, never cut.
+    Damage,
+}
+
+/// The decision table. docs/RECOVERY.md holds the same table; a test enumerates every row.
+pub const fn judge(store: StoreFile, reach: Reach, rest: Rest) -> Verdict {
+    match (store, reach, rest) {
+        (StoreFile::Missing | StoreFile::Strange, _, _) => Verdict::Damage,
+        (StoreFile::Ours, Reach::Short, _) => Verdict::Damage,
+        (StoreFile::Ours, Reach::Exact | Reach::Beyond, Rest::Unreadable) => Verdict::Damage,
+        (StoreFile::Ours, Reach::Exact | Reach::Beyond, Rest::Zeros) => Verdict::Clean,
+        (StoreFile::Ours, Reach::Exact | Reach::Beyond, Rest::Bytes) => Verdict::Tear,
+    }
+}
+
+/// Where the proven end comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// Nothing is proven but the start of the log.
+    Start,
+    /// A Seal in the manifest.
+    Seal {
+        /// The sealed segment.
+        id: u64,
+    },
+    /// A Close in the manifest.
+    Close,
+    /// A Create in the manifest of a segment born with frames.
+    Born {
+        /// The segment.
+        id: u64,
+    },
+    /// A frame's watermark.
+    Watermark {
+        /// The segment.
+        id: u64,
+        /// The frame's position in its store.
+        position: u64,
+    },
+    /// The base of a copy that an earlier recovery left unfinished.
+    LeftoverCopy {
+        /// The store's id.
+        id: u64,
+    },
+}
+
+impl Proof {
+    /// The proof in words, for a proven end of `end`.
+    pub fn describe(&self, end: u64) -> String {
+        match self {
+            Proof::Start => format!("the log starts at {end}"),
+            Proof::Seal { id } => format!("the Seal of segment {id:x} proves {end} durable"),
+            Proof::Close => format!("the Close proves {end} durable"),
+            Proof::Born { id } => format!("the Create of segment {id:x} proves {end} durable"),
+            Proof::Watermark { id, position } => {
+                format!("the frame at byte {position} of segment {id:x} proves {end} durable")
+            }
+            Proof::LeftoverCopy { id } => {
+                format!("copy {id:x}, left by an interrupted recovery, proves {end} durable")
+            }
+        }
+    }
+}
+
+/// An unsealed segment whose place in the log is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// The segment.
+    pub id: u64,
+    /// Its base offset.
+    pub base: u64,
+    /// The offset behind the records that can be its (its successor's base), where that is known.
+    pub limit: Option<u64>,
+    /// Runs of intact frames.
+    pub runs: Vec<Run>,
+    /// Non-zero bytes behind the last whole batch of its chain.
+    pub tail: Option<Range<u64>>,
+}
+
+/// Something that is not what was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamageFound {
+    /// The segment.
+    pub id: u64,
+    /// The position in its store, where there is one.
+    pub position: Option<u64>,
+    /// The records that cannot be served, where that is known.
+    pub offsets: Option<Range<u64>>,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// What the evidence says about the log's end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assessment {
+    /// p: the proven end.
+    pub proven_end: u64,
+    /// Where p comes from.
+    pub proof: Proof,
+    /// v: the valid end.
+    pub valid_end: u64,
+    /// The judgement on the whole.
+    pub verdict: Verdict,
+    /// The unsealed segments that have a place, in order.
+    pub placed: Vec<Placed>,
+    /// Unsealed segments without a place, that hold bytes all the same (cut, and kept).
+    pub unplaced: Vec<u64>,
+    /// What is damaged, sealed segments included.
+    pub damage: Vec<DamageFound>,
+    /// Whether the offsets that are lost can be told from those that never were.
+    pub loss_is_bounded: bool,
+    /// Where in the store that holds it the proven end lies: segment and position, where p falls
+    /// inside a run of intact frames.
+    pub proven_position: Option<(u64, u64)>,
+}
+
+/// Weighs the evidence about the segments that `state` names.
+pub fn assess(state: &State, segments: &[SegmentFindings], unnamed: &[UnnamedStore]) -> Assessment {
+    let mut damage = Vec::new();
+    let sealed_end = state.sealed_end();
+    let (mut proven_end, mut proof) = (sealed_end, Proof::Start);
+    if let Some((id, _, _)) = state.sealed().last() {
+        proof = Proof::Seal { id };
+    }
+    let mut prove = |end: u64, by: Proof| {
+        if end > proven_end {
+            proven_end = end;
+            proof = by;
+        }
+    };
+    check_sealed(state, segments, &mut damage);
+
+    let mut placed: Vec<Placed> = Vec::new();
+    let mut unplaced = Vec::new();
+    let mut loss_is_bounded = true;
+    // v, and whether everything up to it is there without a gap so far.
+    let (mut valid_end, mut gapless) = (sealed_end, true);
+    let unsealed: Vec<&SegmentFindings> = segments.iter().filter(|s| s.state.seal.is_none()).collect();
+    for segment in &unsealed {
+        if let Some(born) = segment.state.born {
+            prove(born.durable_end, Proof::Born { id: segment.id });
+        }
+        let file = store_file(state, segment);
+        if file != StoreFile::Ours {
+            damage.push(DamageFound {
+                id: segment.id,
+                position: None,
+                offsets: None,
+                what: describe_file(&segment.store).to_string(),
+            });
+        }
+        if let (Some(known), Some(written)) = (segment.state.base, segment.store.base())
+            && known != written
+        {
+            damage.push(DamageFound {
+                id: segment.id,
+                position: Some(crate::store::BASE_POSITION),
+                offsets: None,
+                what: format!("its base sector says {written}, the manifest says {known}"),
+            });
+        }
+        let Some(scan) = &segment.scan else {
+            if file == StoreFile::Missing {
+                gapless = false;
+                loss_is_bounded = false;
+            }
+            continue;
+        };
+        let base = segment.base.or_else(|| {
+            // A lost base is the predecessor's end, but only where something says that the
+            // predecessor was whole: a watermark at or behind this segment's own base does.
+            let attests = scan.watermark.is_some_and(|mark| mark.relative >= 0);
+            (attests && gapless).then_some(valid_end)
+        });
+        let Some(base) = base else {
+            if scan.tail.is_some() || !scan.runs.is_empty() {
+                unplaced.push(segment.id);
+            }
+            continue;
+        };
+        if let Some(mark) = scan.watermark
+            && let Some(end) = base.checked_add_signed(mark.relative)
+        {
+            prove(end, Proof::Watermark { id: segment.id, position: mark.position });
+        }
+        // A later segment with a known place bounds what an earlier one can have lost.
+        loss_is_bounded = loss_is_bounded || base > valid_end;
+        if let Some(previous) = placed.last_mut() {
+            previous.limit = Some(base);
+        }
+        if base < valid_end {
+            damage.push(DamageFound {
+                id: segment.id,
+                position: None,
+                offsets: None,
+                what: format!("its base {base} lies before the end {valid_end} of its predecessor"),
+            });
+            gapless = false;
+        } else if base > valid_end {
+            gapless = false;
+        }
+        if gapless && let Some(chain) = scan.chain() {
+            valid_end = base.saturating_add(u64::from(chain.whole_ordinal));
+        }
+        placed.push(Placed {
+            id: segment.id,
+            base,
+            limit: None,
+            runs: scan.runs.clone(),
+            tail: scan.tail.clone(),
+        });
+    }
+    if let Some(close) = state.closed {
+        prove(close.next_offset, Proof::Close);
+    }
+    for store in unnamed.iter().filter(|store| store.id > state.last_id) {
+        if let (Some(head), Some(base)) = (store.head, store.base)
+            && head.origin == Origin::Copy
+            && head.uuid == state.uuid
+        {
+            prove(base, Proof::LeftoverCopy { id: store.id });
+        }
+    }
+
+    // What was truncated away is not missed.
+    valid_end = valid_end.max(state.front);
+    // After a clean close nothing is scanned: what the Close states is what there is.
+    let scanned = unsealed.iter().all(|segment| segment.scan.is_some());
+    if let Some(close) = state.closed
+        && !scanned
+        && damage.is_empty()
+    {
+        valid_end = valid_end.max(close.next_offset);
+    }
+    let reach = match valid_end.cmp(&proven_end) {
+        std::cmp::Ordering::Less => Reach::Short,
+        std::cmp::Ordering::Equal => Reach::Exact,
+        std::cmp::Ordering::Greater => Reach::Beyond,
+    };
+    if reach == Reach::Short {
+        damage.extend(describe_gaps(&placed, &unsealed, valid_end..proven_end, state));
+    }
+    let mut verdict = Verdict::Clean;
+    for segment in &unsealed {
+        let rest = rest_of(segment);
+        if rest == Rest::Unreadable {
+            let range = segment.scan.as_ref().and_then(|scan| scan.unreadable.first().cloned());
+            damage.push(DamageFound {
+                id: segment.id,
+                position: range.map(|range| range.start),
+                offsets: None,
+                what: "the disk cannot read these bytes".to_string(),
+            });
+        }
+        verdict = worse(verdict, judge(store_file(state, segment), reach, rest));
+    }
+    if reach == Reach::Short || !damage.is_empty() {
+        verdict = Verdict::Damage;
+    }
+    Assessment {
+        proven_end,
+        proof,
+        valid_end,
+        verdict,
+        placed,
+        unplaced,
+        damage,
+        loss_is_bounded,
+        proven_position: None,
+    }
+}
+
+fn worse(a: Verdict, b: Verdict) -> Verdict {
+    match (a, b) {
+        (Verdict::Damage, _) | (_, Verdict::Damage) => Verdict::Damage,
+        (Verdict::Tear, _) | (_, Verdict::Tear) => Verdict::Tear,
+        (Verdict::Clean, Verdict::Clean) => Verdict::Clean,
+    }
+}
+
+fn store_file(state: &State, segment: &SegmentFindings) -> StoreFile {
+    match &segment.store {
+        StoreFindings::Missing | StoreFindings::Unreadable { .. } => StoreFile::Missing,
+        StoreFindings::Listed { .. } => StoreFile::Ours,
+        StoreFindings::Present { head: Some(head), .. } if head.uuid == state.uuid && head.id == segment.id => {
+            StoreFile::Ours
+        }
+        StoreFindings::Present { .. } => StoreFile::Strange,
+    }
+}
+
+fn describe_file(store: &StoreFindings) -> &'static str {
+    match store {
+        StoreFindings::Missing => "the store is missing, though the manifest names it",
+        StoreFindings::Unreadable { .. } => "the store cannot be opened",
+        StoreFindings::Present { head: Some(_), .. } => "the store is another segment's, or another log's",
+        StoreFindings::Present { head: None, .. } => "the store's head is not what was written",
+        StoreFindings::Listed { .. } => "the store is there",
+    }
+}
+
+fn rest_of(segment: &SegmentFindings) -> Rest {
+    match &segment.scan {
+        Some(scan) if !scan.unreadable.is_empty() => Rest::Unreadable,
+        Some(scan) if scan.broken.is_some_and(|broken| broken.defect == Defect::Unreadable) => Rest::Unreadable,
+        Some(scan) if scan.tail.is_some() => Rest::Bytes,
+        _ => Rest::Zeros,
+    }
+}
+
+/// A sealed store is not scanned at opening; it must be there, and at least as long as its Seal.
+/// Where it was scanned (a check), every record must be intact.
+fn check_sealed(state: &State, segments: &[SegmentFindings], damage: &mut Vec<DamageFound>) {
+    for segment in segments {
+        let Some(seal) = segment.state.seal else { continue };
+        let base = segment.base.unwrap_or(state.front).max(state.front);
+        let records = (base < seal.next_offset).then_some(base..seal.next_offset);
+        if records.as_ref().is_some_and(|records| state.lost.covers(records)) {
+            continue;
+        }
+        let found = |position, offsets, what: String| DamageFound { id: segment.id, position, offsets, what };
+        let file = store_file(state, segment);
+        match segment.store.length() {
+            None => {
+                damage.push(found(None, records, describe_file(&segment.store).to_string()));
+                continue;
+            }
+            Some(length) if length < seal.length => {
+                let what = format!("the store ends at byte {length}, but was sealed at {}", seal.length);
+                damage.push(found(Some(length), records.filter(|_| segment.scan.is_none()), what));
+            }
+            Some(_) if file == StoreFile::Strange => {
+                damage.push(found(Some(0), None, describe_file(&segment.store).to_string()));
+            }
+            Some(_) => {}
+        }
+        let (Some(scan), Some(base)) = (&segment.scan, segment.base) else { continue };
+        for gap in gaps(base, &scan.runs, base..seal.next_offset) {
+            if gap.offsets.end <= state.front || state.lost.covers(&gap.offsets) {
+                continue;
+            }
+            let what = scan
+                .broken
+                .filter(|broken| broken.position == gap.position)
+                .map_or("the frames here are not what was written", |broken| broken.defect.describe());
+            damage.push(found(Some(gap.position), Some(gap.offsets), what.to_string()));
+        }
+        if let Some(range) = scan.unreadable.first() {
+            damage.push(found(Some(range.start), None, "the disk cannot read these bytes".to_string()));
+        }
+    }
+}
+
+/// Records that are not in any run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// The records.
+    pub offsets: Range<u64>,
+    /// Where in the store the gap begins.
+    pub position: u64,
+}
+
+/// The records of `wanted` that `runs` (of a segment at `base`) do not hold.
+pub fn gaps(base: u64, runs: &[Run], wanted: Range<u64>) -> Vec<Gap> {
+    let mut gaps = Vec::new();
+    let (mut next, mut position) = (wanted.start, crate::store::FIRST_FRAME);
+    for run in runs {
+        let start = base.saturating_add(u64::from(run.ordinals.start));
+        let end = base.saturating_add(u64::from(run.ordinals.end));
+        if start > next && next < wanted.end {
+            gaps.push(Gap { offsets: next..start.min(wanted.end), position });
+        }
+        next = next.max(end);
+        position = run.positions.end;
+    }
+    if next < wanted.end {
+        gaps.push(Gap { offsets: next..wanted.end, position });
+    }
+    gaps
+}
+
+/// What is missing of the offsets `lost`, store by store.
+fn describe_gaps(
+    placed: &[Placed],
+    unsealed: &[&SegmentFindings],
+    lost: Range<u64>,
+    state: &State,
+) -> Vec<DamageFound> {
+    let mut found = Vec::new();
+    let mut covered = lost.start;
+    for place in placed {
+        let end = place.limit.unwrap_or(lost.end).min(lost.end);
+        if covered < place.base.min(lost.end) {
+            // No store holds these: their own is gone.
+            let id = unsealed.iter().map(|s| s.id).take_while(|id| *id < place.id).last().unwrap_or(place.id);
+            let what = "no store holds these records".to_string();
+            found.push(DamageFound { id, position: None, offsets: Some(covered..place.base.min(lost.end)), what });
+        }
+        let start = place.base.max(lost.start);
+        if start >= end {
+            continue;
+        }
+        let scan = unsealed.iter().find(|s| s.id == place.id).and_then(|s| s.scan.as_ref());
+        for gap in gaps(place.base, &place.runs, start..end) {
+            let what = scan
+                .and_then(|scan| scan.broken)
+                .filter(|broken| broken.position == gap.position)
+                .map_or("the frames here are not what was written", |broken| broken.defect.describe());
+            found.push(DamageFound {
+                id: place.id,
+                position: Some(gap.position),
+                offsets: Some(gap.offsets),
+                what: what.to_string(),
+            });
+        }
+        covered = covered.max(end);
+    }
+    if covered < lost.end {
+        let id = unsealed.last().map_or(state.last_id, |segment| segment.id);
+        let what = "no store holds these records".to_string();
+        found.push(DamageFound { id, position: None, offsets: Some(covered..lost.end), what });
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// G5. Every row of docs/RECOVERY.md's table.
+    #[test]
+    fn the_decision_table_row_by_row() {
+        use Reach::{Beyond, Exact, Short};
+        use Rest::{Bytes, Unreadable, Zeros};
+        use StoreFile::{Missing, Ours, Strange};
+        use Verdict::{Clean, Damage, Tear};
+        let table = [
+            (Ours, Exact, Zeros, Clean),
+            (Ours, Exact, Bytes, Tear),
+            (Ours, Exact, Unreadable, Damage),
+            (Ours, Beyond, Zeros, Clean),
+            (Ours, Beyond, Bytes, Tear),
+            (Ours, Beyond, Unreadable, Damage),
+            (Ours, Short, Zeros, Damage),
+            (Ours, Short, Bytes, Damage),
+            (Ours, Short, Unreadable, Damage),
+            (Missing, Exact, Zeros, Damage),
+            (Missing, Exact, Bytes, Damage),
+            (Missing, Exact, Unreadable, Damage),
+            (Missing, Beyond, Zeros, Damage),
+            (Missing, Beyond, Bytes, Damage),
+            (Missing, Beyond, Unreadable, Damage),
+            (Missing, Short, Zeros, Damage),
+            (Missing, Short, Bytes, Damage),
+            (Missing, Short, Unreadable, Damage),
+            (Strange, Exact, Zeros, Damage),
+            (Strange, Exact, Bytes, Damage),
+            (Strange, Exact, Unreadable, Damage),
+            (Strange, Beyond, Zeros, Damage),
+            (Strange, Beyond, Bytes, Damage),
+            (Strange, Beyond, Unreadable, Damage),
+            (Strange, Short, Zeros, Damage),
+            (Strange, Short, Bytes, Damage),
+            (Strange, Short, Unreadable, Damage),
+        ];
+        for (store, reach, rest, verdict) in table {
+            assert_eq!(judge(store, reach, rest), verdict, "{store:?} {reach:?} {rest:?}");
+        }
+        let rows: std::collections::BTreeSet<String> =
+            table.iter().map(|(a, b, c, _)| format!("{a:?}{b:?}{c:?}")).collect();
+        assert_eq!(rows.len(), 27, "a row is missing");
+    }
+
+    #[test]
+    fn gaps_are_what_no_run_holds() {
+        let run = |ordinals: Range<u32>, positions: Range<u64>| Run {
+            whole_ordinal: ordinals.end,
+            whole_position: positions.end,
+            ordinals,
+            positions,
+        };
+        let runs = [run(0..3, 1024..1100), run(5..6, 1200..1300)];
+        let found = gaps(10, &runs, 10..20);
+        assert_eq!(
+            found,
+            [Gap { offsets: 13..15, position: 1100 }, Gap { offsets: 16..20, position: 1300 }]
+        );
+        assert_eq!(gaps(10, &[], 10..12), [Gap { offsets: 10..12, position: 1024 }]);
+    }
+}

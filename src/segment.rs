@@ -1,0 +1,481 @@
+//! A segment: a store and its index, known by its id.
+//!
+//! It owns reading a record by offset: from the index to the frame, and what to do when the index
+//! was wrong. It knows no manifest and no other segment. Invariants: an index leads, the frame
+//! decides (its ordinal is checked at every read); an index that led wrong is dropped and rebuilt
+//! from the store once, and only then a record counts as damaged; a sealed segment's files are
+//! opened at its first read, so that opening a log does not cost a file handle for each.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use crate::disk::{self, Disk, DiskFile, Map, OpenMode};
+use crate::error::{Damage, Error, Result};
+use crate::frame::Seed;
+use crate::index::{self, INDEX_HEADER_BYTES, IndexHeader, IndexIdentity, MemoryIndex};
+use crate::names;
+use crate::scan::{self, Defect, Extent};
+use crate::store::{FIRST_FRAME, Payload, ReadFailure, Store};
+
+/// Where a log's segments live, and how they are read.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) directory: PathBuf,
+    pub(crate) uuid: [u8; 16],
+    /// Whether files may be written: a rebuilt index is kept in memory otherwise.
+    pub(crate) writable: bool,
+    pub(crate) use_maps: bool,
+}
+
+impl Place {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+}
+
+/// Where a sealed segment ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SealedEnd {
+    pub(crate) next_offset: u64,
+    pub(crate) length: u64,
+}
+
+/// One segment, for reading; the writer keeps its own handle on an active one's store.
+pub(crate) struct Segment {
+    place: Arc<Place>,
+    pub(crate) id: u64,
+    pub(crate) base: u64,
+    pub(crate) sealed: Option<SealedEnd>,
+    store: OnceLock<Arc<Store>>,
+    index: SegmentIndex,
+    /// Serialises opening and rebuilding.
+    opening: Mutex<()>,
+    first_millis: AtomicU64,
+    last_millis: AtomicU64,
+}
+
+enum SegmentIndex {
+    Memory(MemoryIndex),
+    File { loaded: OnceLock<FileIndex>, rebuilt: OnceLock<FileIndex> },
+}
+
+struct FileIndex {
+    header: IndexHeader,
+    body: IndexBody,
+}
+
+enum IndexBody {
+    Map(Map),
+    File(Arc<dyn DiskFile>),
+    Memory(Vec<u8>),
+}
+
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Segment").field("id", &self.id).field("base", &self.base).finish_non_exhaustive()
+    }
+}
+
+impl Segment {
+    /// A segment whose index is in memory: an active one, or one that a scan just read.
+    pub(crate) fn with_memory_index(
+        place: Arc<Place>,
+        base: u64,
+        store: Arc<Store>,
+        index: MemoryIndex,
+        sealed: Option<SealedEnd>,
+    ) -> Segment {
+        Segment {
+            place,
+            id: store.id(),
+            base,
+            sealed,
+            store: OnceLock::from(store),
+            index: SegmentIndex::Memory(index),
+            opening: Mutex::new(()),
+            first_millis: AtomicU64::new(0),
+            last_millis: AtomicU64::new(0),
+        }
+    }
+
+    /// A sealed segment, whose files are opened when it is first read.
+    pub(crate) fn sealed(place: Arc<Place>, id: u64, base: u64, end: SealedEnd, store: Option<Arc<Store>>) -> Segment {
+        Segment {
+            place,
+            id,
+            base,
+            sealed: Some(end),
+            store: store.map_or_else(OnceLock::new, OnceLock::from),
+            index: SegmentIndex::File { loaded: OnceLock::new(), rebuilt: OnceLock::new() },
+            opening: Mutex::new(()),
+            first_millis: AtomicU64::new(0),
+            last_millis: AtomicU64::new(0),
+        }
+    }
+
+    /// The in-memory index of an active segment.
+    pub(crate) fn memory_index(&self) -> Option<&MemoryIndex> {
+        match &self.index {
+            SegmentIndex::Memory(index) => Some(index),
+            SegmentIndex::File { .. } => None,
+        }
+    }
+
+    /// Notes when records were written.
+    pub(crate) fn touch(&self, millis: u64) {
+        let _ = self.first_millis.compare_exchange(0, millis, Ordering::Relaxed, Ordering::Relaxed);
+        self.last_millis.store(millis, Ordering::Relaxed);
+    }
+
+    /// When its first and last records were written, in milliseconds since the Unix epoch.
+    pub(crate) fn time_range(&self) -> (u64, u64) {
+        (self.first_millis.load(Ordering::Relaxed), self.last_millis.load(Ordering::Relaxed))
+    }
+
+    /// The store, opened at first use.
+    #[inline]
+    pub(crate) fn store(&self) -> Result<&Arc<Store>> {
+        match self.store.get() {
+            Some(store) => Ok(store),
+            None => self.open_store(),
+        }
+    }
+
+    #[cold]
+    fn open_store(&self) -> Result<&Arc<Store>> {
+        let _guard = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = self.sealed.map_or(FIRST_FRAME, |sealed| sealed.length);
+        let place = &self.place;
+        let opened =
+            Store::open(place.disk.as_ref(), &place.directory, &place.uuid, self.id, OpenMode::Read, end, end);
+        match opened {
+            Ok(store) => Ok(self.store.get_or_init(|| Arc::new(store))),
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                Err(self.damage(None, None, "the store is missing, though the manifest names it"))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn damage(&self, position: Option<u64>, offset: Option<u64>, what: &str) -> Error {
+        Damage {
+            directory: self.place.directory.clone(),
+            file: self.place.path(&names::store(self.id)),
+            position,
+            offsets: offset.map(|offset| offset..offset.saturating_add(1)),
+            what: what.to_string(),
+            proof: None,
+        }
+        .into()
+    }
+
+    /// The position of a record's frame, as the index tells it.
+    #[inline]
+    fn position(&self, ordinal: u32) -> Result<Option<u64>> {
+        match &self.index {
+            SegmentIndex::Memory(index) => Ok(index.get(ordinal)),
+            SegmentIndex::File { loaded, rebuilt } => {
+                let index = match rebuilt.get().or_else(|| loaded.get()) {
+                    Some(index) => index,
+                    None => self.load_index()?,
+                };
+                index.lookup(ordinal).map_err(|error| {
+                    Error::io("reading", &self.place.path(&names::index(self.id)), None, error)
+                })
+            }
+        }
+    }
+
+    /// Reads the record at `offset`, which is this segment's.
+    #[inline]
+    pub(crate) fn read(&self, offset: u64, verify: bool) -> Result<(Payload, u64)> {
+        let Ok(ordinal) = u32::try_from(offset.saturating_sub(self.base)) else {
+            return Err(self.damage(None, Some(offset), "no record of this segment has this offset"));
+        };
+        let store = match self.store() {
+            Err(Error::Damaged(mut damage)) => {
+                damage.offsets = Some(offset..offset.saturating_add(1));
+                return Err(Error::Damaged(damage));
+            }
+            store => store?,
+        };
+        let position = self.position(ordinal)?;
+        if let Some(position) = position
+            && let Ok((payload, header)) = store.read(position, ordinal, verify, self.place.use_maps)
+        {
+            return Ok((payload, position.saturating_add(header.frame_bytes())));
+        }
+        self.read_again(store, offset, ordinal, position, verify)
+    }
+
+    /// The slow way: the index may have led wrong; rebuild it once, then say what is wrong.
+    #[cold]
+    fn read_again(
+        &self,
+        store: &Store,
+        offset: u64,
+        ordinal: u32,
+        position: Option<u64>,
+        verify: bool,
+    ) -> Result<(Payload, u64)> {
+        let mut position = position;
+        if let SegmentIndex::File { rebuilt, .. } = &self.index
+            && rebuilt.get().is_none()
+        {
+            tracing::warn!(segment = self.id, offset, "an index led wrong, or to damage: rebuilding it");
+            self.rebuild_index(rebuilt)?;
+            position = self.position(ordinal)?;
+        }
+        let Some(position) = position else {
+            return Err(self.damage(None, Some(offset), "no intact frame in the store carries this record"));
+        };
+        match store.read(position, ordinal, verify, self.place.use_maps) {
+            Ok((payload, header)) => Ok((payload, position.saturating_add(header.frame_bytes()))),
+            Err(ReadFailure::Defect(defect)) => {
+                Err(self.damage(Some(position), Some(offset), defect.describe()))
+            }
+            Err(ReadFailure::Io(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                Err(self.damage(Some(position), Some(offset), Defect::LengthBeyondEnd.describe()))
+            }
+            Err(ReadFailure::Io(error)) => Err(Error::io("reading", store.path(), Some(position), error)),
+        }
+    }
+
+    /// The position of a record's frame, checked against the frame itself: where a cut may go.
+    pub(crate) fn checked_position(&self, offset: u64) -> Result<u64> {
+        let (payload, end) = self.read(offset, true)?;
+        let length = u32::try_from(payload.bytes().len()).unwrap_or(u32::MAX);
+        Ok(end.saturating_sub(crate::frame::frame_bytes(length)))
+    }
+
+    /// All positions up to `count`, for a new index file.
+    pub(crate) fn positions(&self, count: u32) -> Result<Vec<u64>> {
+        (0..count).map(|ordinal| Ok(self.position(ordinal)?.unwrap_or(index::NO_FRAME))).collect()
+    }
+
+    fn count(&self) -> u32 {
+        let end = self.sealed.map_or(self.base, |sealed| sealed.next_offset);
+        u32::try_from(end.saturating_sub(self.base)).unwrap_or(u32::MAX)
+    }
+
+    #[cold]
+    fn load_index(&self) -> Result<&FileIndex> {
+        let SegmentIndex::File { loaded, rebuilt } = &self.index else {
+            return Err(self.damage(None, None, "an index in memory was taken for a file"));
+        };
+        let length = self.sealed.map_or(0, |sealed| sealed.length);
+        match FileIndex::load(&self.place, self.id, self.count(), length) {
+            Ok(index) => Ok(loaded.get_or_init(|| index)),
+            Err(defect) => {
+                tracing::info!(segment = self.id, %defect, "index not usable: rebuilding it from the store");
+                self.rebuild_index(rebuilt)
+            }
+        }
+    }
+
+    fn rebuild_index<'a>(&self, rebuilt: &'a OnceLock<FileIndex>) -> Result<&'a FileIndex> {
+        let store = self.store()?;
+        let _guard = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = rebuilt.get() {
+            return Ok(index);
+        }
+        let count = self.count();
+        let length = self.sealed.map_or(0, |sealed| sealed.length);
+        let positions = scan_positions(store, self.base, count, length);
+        let bytes = encode_index(&self.place.uuid, self.id, length, &positions, count);
+        let kept = self.place.writable && write_index_bytes(&self.place, self.id, &bytes, false).is_ok();
+        let loaded = if kept { FileIndex::load(&self.place, self.id, count, length).ok() } else { None };
+        let index = match loaded {
+            Some(index) => index,
+            None => FileIndex::in_memory(bytes)
+                .map_err(|defect| self.damage(None, None, &format!("its index cannot be rebuilt: {defect}")))?,
+        };
+        Ok(rebuilt.get_or_init(|| index))
+    }
+}
+
+impl FileIndex {
+    /// Opens an index file; the error says why it cannot be used.
+    fn load(place: &Place, id: u64, count: u32, store_length: u64) -> Result<FileIndex, String> {
+        let (header, file) =
+            open_index(place.disk.as_ref(), &place.directory, &place.uuid, id, count, store_length)?;
+        if place.use_maps
+            && let Some(map) = file.map(header.file_bytes()).map_err(|error| error.to_string())?
+        {
+            // An index file never changes: a new one gets a new inode by rename.
+            map.publish(header.file_bytes());
+            return Ok(FileIndex { header, body: IndexBody::Map(map) });
+        }
+        Ok(FileIndex { header, body: IndexBody::File(file) })
+    }
+
+    fn in_memory(bytes: Vec<u8>) -> Result<FileIndex, String> {
+        let header = IndexHeader::parse(&bytes).map_err(|defect| defect.to_string())?;
+        Ok(FileIndex { header, body: IndexBody::Memory(bytes) })
+    }
+
+    #[inline]
+    fn lookup(&self, ordinal: u32) -> std::io::Result<Option<u64>> {
+        match &self.body {
+            IndexBody::Map(map) => {
+                let body = map.bytes(INDEX_HEADER_BYTES as u64..self.header.file_bytes());
+                Ok(body.and_then(|body| self.header.lookup_in(body, ordinal)))
+            }
+            IndexBody::File(file) => self
+                .header
+                .lookup_with(ordinal, |buffer, position| disk::read_exact_at(file.as_ref(), buffer, position)),
+            IndexBody::Memory(bytes) => {
+                Ok(bytes.get(INDEX_HEADER_BYTES..).and_then(|body| self.header.lookup_in(body, ordinal)))
+            }
+        }
+    }
+}
+
+/// Opens an index file and checks all of it: header, what the manifest says, body.
+fn open_index(
+    disk: &dyn Disk,
+    directory: &Path,
+    uuid: &[u8; 16],
+    id: u64,
+    count: u32,
+    store_length: u64,
+) -> Result<(IndexHeader, Arc<dyn DiskFile>), String> {
+    let path = directory.join(names::index(id));
+    let text = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => "it is missing".to_string(),
+        _ => error.to_string(),
+    };
+    let file = disk::retry_interrupted(|| disk.open(&path, OpenMode::Read)).map_err(text)?;
+    let length = disk::retry_interrupted(|| file.length()).map_err(text)?;
+    let mut head = vec![0; INDEX_HEADER_BYTES];
+    disk::read_exact_at(file.as_ref(), &mut head, 0).map_err(|_| "it is cut short".to_string())?;
+    let header = IndexHeader::parse(&head).map_err(|defect| defect.to_string())?;
+    let seed = Seed::of_segment(uuid, id).value();
+    header.matches(id, seed, count, store_length).map_err(|defect| defect.to_string())?;
+    if header.file_bytes() != length {
+        return Err(format!("it has {length} bytes instead of {}", header.file_bytes()));
+    }
+    let mut check = header.check_body();
+    let mut buffer = vec![0; 64 << 10];
+    let mut position = INDEX_HEADER_BYTES as u64;
+    while position < length {
+        let take = usize::try_from(length - position).unwrap_or(usize::MAX).min(buffer.len());
+        let piece = buffer.get_mut(..take).unwrap_or_default();
+        disk::read_exact_at(file.as_ref(), piece, position).map_err(text)?;
+        check.update(piece);
+        position += take as u64;
+    }
+    check.finish().map_err(|defect| defect.to_string())?;
+    Ok((header, file))
+}
+
+/// Compares an index file with the positions that a scan found; the error says what is wrong.
+pub(crate) fn check_index_file(
+    disk: &dyn Disk,
+    directory: &Path,
+    uuid: &[u8; 16],
+    id: u64,
+    count: u32,
+    store_length: u64,
+    positions: &[(u32, u64)],
+) -> Result<(), String> {
+    let (header, file) = open_index(disk, directory, uuid, id, count, store_length)?;
+    let index = FileIndex { header, body: IndexBody::File(file) };
+    for (ordinal, position) in positions {
+        let found = index.lookup(*ordinal).map_err(|error| error.to_string())?;
+        if found != Some(*position) {
+            return Err(format!("it does not lead to record {ordinal} of the segment"));
+        }
+    }
+    Ok(())
+}
+
+/// Loads the index that a clean close wrote for the active segment into memory; rebuilds it from
+/// the store where it cannot be used.
+pub(crate) fn reopen_active_index(place: &Place, store: &Store, base: u64, count: u32, length: u64) -> MemoryIndex {
+    let memory = MemoryIndex::new();
+    let loaded = FileIndex::load(place, store.id(), count, length);
+    let from_file = loaded.and_then(|index| {
+        (0..count)
+            .map(|ordinal| index.lookup(ordinal).map(|found| found.unwrap_or(index::NO_FRAME)))
+            .collect::<std::io::Result<Vec<u64>>>()
+            .map_err(|error| error.to_string())
+    });
+    let positions = from_file.unwrap_or_else(|defect| {
+        tracing::info!(segment = store.id(), %defect, "index not usable: rebuilding it from the store");
+        scan_positions(store, base, count, length)
+    });
+    for position in positions {
+        memory.push(position);
+    }
+    memory
+}
+
+/// Scans a store for the positions of its first `count` records; 0 where none is intact.
+pub(crate) fn scan_positions(store: &Store, base: u64, count: u32, length: u64) -> Vec<u64> {
+    let extent = Extent {
+        seed: store.seed(),
+        start: FIRST_FRAME,
+        end: length,
+        base: Some(base),
+        ordinal_end: Some(count),
+    };
+    let mut positions = Vec::new();
+    scan::scan(store, &extent, |frame| {
+        if frame.header.kind.is_record() && frame.header.ordinal < count {
+            // A gap's entries say "no frame"; ordinals ascend, so this never writes backwards.
+            positions.resize(frame.header.ordinal as usize, index::NO_FRAME);
+            positions.push(frame.position);
+        }
+    });
+    positions.resize(count as usize, index::NO_FRAME);
+    positions
+}
+
+fn encode_index(uuid: &[u8; 16], id: u64, store_length: u64, positions: &[u64], count: u32) -> Vec<u8> {
+    let identity = IndexIdentity { segment_id: id, seed: Seed::of_segment(uuid, id).value() };
+    index::encode(&identity, store_length, positions.iter().copied(), count)
+}
+
+/// Writes a segment's index file whole: temporary name, fsync, rename.
+pub(crate) fn write_index(place: &Place, id: u64, store_length: u64, positions: &[u64]) -> Result<()> {
+    let count = u32::try_from(positions.len()).unwrap_or(u32::MAX);
+    let bytes = encode_index(&place.uuid, id, store_length, positions, count);
+    write_index_bytes(place, id, &bytes, true)
+}
+
+fn write_index_bytes(place: &Place, id: u64, bytes: &[u8], durable: bool) -> Result<()> {
+    let disk = place.disk.as_ref();
+    let temporary = place.path(&names::index_temporary(id));
+    let path = place.path(&names::index(id));
+    let written = (|| {
+        match disk::retry_interrupted(|| disk.remove(&temporary)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = disk::retry_interrupted(|| disk.open(&temporary, OpenMode::CreateNew))?;
+        disk::write_all_at(file.as_ref(), bytes, 0)?;
+        if durable {
+            disk::retry_interrupted(|| file.sync())?;
+        }
+        disk::retry_interrupted(|| disk.rename(&temporary, &path))
+    })();
+    written.map_err(|error| {
+        let _ = disk.remove(&temporary);
+        Error::io_or_no_space("writing", &path, bytes.len() as u64, error)
+    })
+}
+
+/// Adds the positions of intact frames in `runs` of a store to an index in memory; gaps say "no
+/// frame". For readers without the lock, who have no index file they could trust.
+pub(crate) fn scanned_index(store: &Store, base: u64, count: u32, ordinals: Range<u32>, length: u64) -> MemoryIndex {
+    let memory = MemoryIndex::new();
+    for position in scan_positions(store, base, count.max(ordinals.end), length) {
+        memory.push(position);
+    }
+    memory
+}

@@ -1,0 +1,404 @@
+//! Changes of structure: preparing, sealing, truncating, metadata, closing.
+//!
+//! It owns the order "first the edit, then the files", under the manifest's lock ([`Structure`]).
+//! Every edit is decided here from the folded state. It does not know how frames are encoded or
+//! committed, and stops the writer ([`Core::quiesce`]) where a change must not race it.
+//!
+//! Invariants: a store is durable, and its name too, before its Create; files go only after the
+//! edit that lets go of them; any failed manifest or directory operation poisons the log, but for a
+//! full disk that shows before anything changed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::background::Signal;
+use crate::commit::{Core, lock};
+use crate::disk;
+use crate::error::{Error, Result};
+use crate::manifest::edit::{MAX_META_KEY_BYTES, MAX_META_VALUE_BYTES};
+use crate::manifest::file::{Failure, ManifestFile, remove_if_present};
+use crate::manifest::{Close, Edit, Seal};
+use crate::names;
+use crate::segment::{self, SealedEnd, Segment};
+use crate::store::{self, FIRST_FRAME, Head, Origin, Store};
+use crate::table::Table;
+use crate::writer::{Gate, Rolled};
+
+/// A prepared segment's first reservation, in bytes.
+const FIRST_RESERVE: u64 = 64 << 10;
+
+/// What the manifest's lock guards.
+#[derive(Debug)]
+pub(crate) struct Structure {
+    pub(crate) manifest: ManifestFile,
+}
+
+type Guard<'a> = std::sync::MutexGuard<'a, Structure>;
+
+impl Core {
+    /// The manifest's lock, where the log may change.
+    pub(crate) fn structure(&self) -> Result<Guard<'_>> {
+        match &self.structure {
+            Some(structure) => Ok(lock(structure)),
+            None => {
+                lock(&self.writer).check_gate()?;
+                Err(Error::ReadOnly { why: "it was opened read-only" })
+            }
+        }
+    }
+
+    /// The lock, for a change that a poisoned or closed log refuses.
+    fn changing(&self) -> Result<Guard<'_>> {
+        let structure = self.structure()?;
+        self.check_poison()?;
+        lock(&self.writer).check_gate()?;
+        Ok(structure)
+    }
+
+    /// Appends edits; an uncertain failure poisons.
+    fn edit(&self, structure: &mut Structure, edits: Vec<Edit>) -> Result<()> {
+        structure.manifest.append(edits).map_err(|failure| self.failed(failure))
+    }
+
+    /// Seals what was rolled and prepares the next segment. With `must`, a commit is made where
+    /// sealing waits for one.
+    pub(crate) fn keep(&self, must: bool) -> Result<()> {
+        let mut structure = self.changing()?;
+        self.seal_rolled(&mut structure, must)?;
+        if lock(&self.writer).spare.is_none() {
+            self.prepare(&mut structure)?;
+        }
+        structure.manifest.restock();
+        Ok(())
+    }
+
+    /// Prepares a segment ahead: file, directory, Create, in this order.
+    fn prepare(&self, structure: &mut Structure) -> Result<()> {
+        let store = self.new_store(structure).map_err(|failure| self.failed(failure))?;
+        // Without an active segment there is no predecessor whose end could be the base.
+        let base = {
+            let writer = lock(&self.writer);
+            writer.active.is_none().then_some(writer.next_offset())
+        };
+        let id = store.id();
+        self.edit(structure, vec![Edit::Create { id, base, born: None }])?;
+        lock(&self.writer).spare = Some(store);
+        Ok(())
+    }
+
+    /// A store that no manifest names yet, durable with its name. Takes no lock, so that it can be
+    /// called while the writer stands still.
+    fn new_store(&self, structure: &Structure) -> Result<Store, Failure> {
+        let disk = self.place.disk.as_ref();
+        let id = structure.manifest.state().last_id.saturating_add(1);
+        // Left behind by an attempt that found the disk full.
+        remove_if_present(disk, &self.place.path(&names::store(id))).map_err(Failure::Refused)?;
+        let head = Head {
+            version: store::FORMAT_VERSION,
+            origin: Origin::Roll,
+            uuid: self.place.uuid,
+            id,
+            created_millis: disk.now_millis(),
+        };
+        let reserve = FIRST_RESERVE.min(self.options.segment_bytes.saturating_sub(FIRST_FRAME));
+        let directory = &self.place.directory;
+        let store = Store::create(disk, directory, head, reserve).map_err(Failure::Refused)?;
+        disk::retry_interrupted(|| disk.sync_dir(directory))
+            .map_err(|error| Failure::Unknown(Error::io("syncing directory", directory, None, error)))?;
+        Ok(store)
+    }
+
+    fn failed(&self, failure: Failure) -> Error {
+        match failure {
+            Failure::Refused(error) => error,
+            Failure::Unknown(error) => self.poison_all(error),
+        }
+    }
+
+    /// Seals rolled segments, in order, once the durable end has passed them.
+    fn seal_rolled(&self, structure: &mut Structure, must: bool) -> Result<()> {
+        loop {
+            let Some(rolled) = lock(&self.writer).rolled.front().cloned() else { return Ok(()) };
+            if self.durable_end() < rolled.end {
+                if !must {
+                    return Ok(());
+                }
+                self.commit_now()?;
+            }
+            self.seal(structure, &rolled)?;
+            lock(&self.writer).rolled.pop_front();
+        }
+    }
+
+    fn seal(&self, structure: &mut Structure, rolled: &Rolled) -> Result<()> {
+        let (first_millis, last_millis) = rolled.segment.time_range();
+        let seal = Seal { next_offset: rolled.end, length: rolled.length, first_millis, last_millis };
+        self.write_index_of(&rolled.segment, seal);
+        self.edit(structure, vec![Edit::Seal { id: rolled.segment.id, seal }])?;
+        let sealed = self.sealed_segment(&rolled.segment, seal)?;
+        self.replace_segment(&sealed);
+        tracing::debug!(segment = sealed.id, next_offset = seal.next_offset, "sealed");
+        Ok(())
+    }
+
+    /// An index is derived: without space for it the segment is sealed all the same, and the index
+    /// rebuilt when it is read.
+    fn write_index_of(&self, segment: &Segment, seal: Seal) {
+        let count = u32::try_from(seal.next_offset.saturating_sub(segment.base)).unwrap_or(u32::MAX);
+        let written = segment
+            .positions(count)
+            .and_then(|positions| segment::write_index(&self.place, segment.id, seal.length, &positions));
+        if let Err(error) = written {
+            tracing::warn!(segment = segment.id, %error, "no index written; it will be rebuilt when needed");
+        }
+    }
+
+    fn sealed_segment(&self, segment: &Segment, seal: Seal) -> Result<Arc<Segment>> {
+        let end = SealedEnd { next_offset: seal.next_offset, length: seal.length };
+        let store = segment.store()?.clone();
+        Ok(Arc::new(Segment::sealed(self.place.clone(), segment.id, segment.base, end, Some(store))))
+    }
+
+    fn replace_segment(&self, fresh: &Arc<Segment>) {
+        self.change_table(|table| {
+            let mut table = table.clone();
+            for segment in &mut table.segments {
+                if segment.id == fresh.id {
+                    *segment = fresh.clone();
+                }
+            }
+            table
+        });
+    }
+
+    /// Removes a dropped segment's files. They are unnamed: what stays behind is removed by the
+    /// next opening.
+    fn remove_files(&self, ids: &[u64]) {
+        for id in ids {
+            for name in [names::store(*id), names::index(*id)] {
+                let path = self.place.path(&name);
+                if let Err(error) = remove_if_present(self.place.disk.as_ref(), &path) {
+                    tracing::warn!(file = %path.display(), %error, "a dropped file stays until the next opening");
+                }
+            }
+        }
+    }
+
+    /// See [`Log::put_meta`](crate::Log::put_meta).
+    pub(crate) fn put_meta(&self, key: &str, value: Option<&[u8]>) -> Result<()> {
+        let too_large = |what, bytes: usize, limit: usize| {
+            Err(Error::TooLarge { what, bytes: bytes as u64, limit: limit as u64 })
+        };
+        if key.len() > MAX_META_KEY_BYTES {
+            return too_large("metadata key", key.len(), MAX_META_KEY_BYTES);
+        }
+        if let Some(value) = value.filter(|value| value.len() > MAX_META_VALUE_BYTES) {
+            return too_large("metadata value", value.len(), MAX_META_VALUE_BYTES);
+        }
+        let mut structure = self.changing()?;
+        let edit = Edit::Meta { key: key.to_string(), value: value.map(<[u8]>::to_vec) };
+        self.edit(&mut structure, vec![edit])
+    }
+
+    /// See [`Log::truncate_front`](crate::Log::truncate_front).
+    pub(crate) fn truncate_front(&self, offset: u64) -> Result<()> {
+        let mut structure = self.changing()?;
+        if offset <= self.table.load().front {
+            return Ok(());
+        }
+        if offset > self.next_offset.load(Ordering::Acquire) {
+            return self.skip_forward(&mut structure, offset);
+        }
+        // What is truncated away is durable first: a crash never finds a front beyond the end.
+        if offset > self.durable_end() {
+            self.commit_now()?;
+        }
+        if lock(&self.writer).rolled.front().is_some_and(|rolled| rolled.end <= offset) {
+            self.seal_rolled(&mut structure, true)?;
+        }
+        let state = structure.manifest.state();
+        let dropped: Vec<u64> =
+            state.sealed().filter(|(_, _, seal)| seal.next_offset <= offset).map(|(id, _, _)| id).collect();
+        let mut edits = vec![Edit::TruncateFront { offset }];
+        edits.extend(dropped.iter().map(|id| Edit::Drop { id: *id, quarantine: false }));
+        self.edit(&mut structure, edits)?;
+        self.change_table(|table| {
+            let mut table = Table { front: offset, ..table.clone() };
+            table.segments.retain(|segment| !dropped.contains(&segment.id));
+            table.damaged.remove(0..offset);
+            table.lost.remove(0..offset);
+            table
+        });
+        self.remove_files(&dropped);
+        structure.manifest.restock();
+        tracing::info!(offset, dropped = dropped.len(), "truncated the front");
+        Ok(())
+    }
+
+    /// A front beyond the end: an empty log that starts there.
+    fn skip_forward(&self, structure: &mut Guard<'_>, offset: u64) -> Result<()> {
+        let mut quiet = self.quiesce()?;
+        if offset <= quiet.writer.next_offset() {
+            // Appends came in before the writer stopped.
+            drop(quiet);
+            return Err(Error::UnexpectedOffset { expected: offset, next: self.next_offset.load(Ordering::Acquire) });
+        }
+        // On a full disk the log goes on without an active segment until space is back.
+        let fresh = match self.new_store(structure) {
+            Ok(store) => Some(store),
+            Err(Failure::Refused(error)) if error.is_no_space() => None,
+            Err(failure) => {
+                drop(quiet);
+                return Err(self.failed(failure));
+            }
+        };
+        let dropped: Vec<u64> = structure.manifest.state().segments.keys().copied().collect();
+        let mut edits = vec![Edit::TruncateFront { offset }];
+        edits.extend(dropped.iter().map(|id| Edit::Drop { id: *id, quarantine: false }));
+        edits.extend(fresh.as_ref().map(|store| Edit::Create { id: store.id(), base: Some(offset), born: None }));
+        if let Err(failure) = structure.manifest.append(edits) {
+            drop(quiet);
+            return Err(self.failed(failure));
+        }
+        quiet.forget_mark();
+        quiet.writer.restart(offset, fresh);
+        self.change_table(|_| Table { front: offset, ..Table::default() });
+        self.next_offset.store(offset, Ordering::Release);
+        self.written_end.store(offset, Ordering::Release);
+        self.durable_end.store(offset, Ordering::Release);
+        drop(quiet);
+        self.remove_files(&dropped);
+        structure.manifest.restock();
+        self.signal.demand(Signal::KEEP);
+        tracing::info!(offset, "truncated the front beyond the end");
+        Ok(())
+    }
+
+    /// See [`Log::truncate_back`](crate::Log::truncate_back).
+    pub(crate) fn truncate_back(&self, end: u64) -> Result<()> {
+        let mut structure = self.changing()?;
+        let front = self.table.load().front;
+        if end < front {
+            let offsets = front..self.next_offset.load(Ordering::Acquire);
+            return Err(Error::OutOfRange { offset: end, offsets });
+        }
+        if end >= self.next_offset.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut quiet = self.quiesce()?;
+        let table = self.table.load_full();
+        let Some(cut) = table.segment_of(end).cloned() else {
+            return Err(Error::OutOfRange { offset: end, offsets: front..quiet.writer.next_offset() });
+        };
+        // Rolled segments before the cut one need their Seals first, in order.
+        let rolled: Vec<Rolled> = quiet.writer.rolled.iter().filter(|rolled| rolled.end <= end).cloned().collect();
+        let keeps_part = end > cut.base;
+        let length = if keeps_part { cut.checked_position(end)? } else { FIRST_FRAME };
+        // On a full disk the log goes on without an active segment until space is back.
+        let fresh = match self.new_store(&structure) {
+            Ok(store) => Some(store),
+            Err(Failure::Refused(error)) if error.is_no_space() => None,
+            Err(failure) => {
+                drop(quiet);
+                return Err(self.failed(failure));
+            }
+        };
+
+        let mut edits = Vec::new();
+        let mut sealed = Vec::new();
+        let first_kept = if keeps_part { cut.id + 1 } else { cut.id };
+        let dropped: Vec<u64> = structure.manifest.state().segments.range(first_kept..).map(|(id, _)| *id).collect();
+        edits.extend(dropped.iter().map(|id| Edit::Drop { id: *id, quarantine: false }));
+        for rolled in &rolled {
+            sealed.push((rolled.segment.clone(), rolled.end, rolled.length));
+        }
+        if keeps_part {
+            sealed.push((cut.clone(), end, length));
+        }
+        let mut replaced = Vec::new();
+        for (segment, next_offset, length) in &sealed {
+            let before = structure.manifest.state().segments.get(&segment.id).and_then(|state| state.seal);
+            let (first, last) = before.map_or(segment.time_range(), |seal| (seal.first_millis, seal.last_millis));
+            let seal =
+                Seal { next_offset: *next_offset, length: *length, first_millis: first, last_millis: last };
+            self.write_index_of(segment, seal);
+            edits.push(Edit::Seal { id: segment.id, seal });
+            replaced.push(self.sealed_segment(segment, seal)?);
+        }
+        edits.extend(fresh.as_ref().map(|store| Edit::Create { id: store.id(), base: Some(end), born: None }));
+
+        // Readers leave first: nobody may act on a record that is about to go.
+        self.truncations.note(end);
+        self.durable_end.store(end, Ordering::Release);
+        self.written_end.store(end, Ordering::Release);
+        self.next_offset.store(end, Ordering::Release);
+        if let Err(failure) = structure.manifest.append(edits) {
+            drop(quiet);
+            // The end was lowered for readers already: what is on disk is for a reopening to find.
+            let (Failure::Refused(error) | Failure::Unknown(error)) = failure;
+            return Err(self.poison_all(error));
+        }
+        quiet.forget_mark();
+        quiet.writer.restart(end, fresh);
+        self.change_table(|table| {
+            let mut table = table.clone();
+            table.segments.retain(|segment| !dropped.contains(&segment.id));
+            for fresh in &replaced {
+                for segment in table.segments.iter_mut().filter(|segment| segment.id == fresh.id) {
+                    *segment = fresh.clone();
+                }
+            }
+            table.damaged.remove(end..u64::MAX);
+            table.lost.remove(end..u64::MAX);
+            table
+        });
+        drop(quiet);
+        self.remove_files(&dropped);
+        structure.manifest.restock();
+        self.signal.demand(Signal::KEEP);
+        tracing::info!(end, dropped = dropped.len(), "truncated the back");
+        Ok(())
+    }
+
+    /// See [`Log::close`](crate::Log::close). Closing twice is fine.
+    pub(crate) fn close(&self) -> Result<()> {
+        let Some(structure) = &self.structure else {
+            lock(&self.writer).gate = Gate::Closed;
+            return Ok(());
+        };
+        let mut structure = lock(structure);
+        if lock(&self.writer).gate == Gate::Closed {
+            return Ok(());
+        }
+        self.check_poison()?;
+        self.commit_now()?;
+        self.seal_rolled(&mut structure, true)?;
+        let mut quiet = self.quiesce()?;
+        quiet.writer.gate = Gate::Closed;
+        let next_offset = quiet.writer.next_offset();
+        let active = quiet.writer.active.take();
+        let spare = quiet.writer.spare.take();
+        drop(quiet);
+
+        let mut length = 0;
+        if let Some(active) = &active {
+            length = active.position;
+            let seal = Seal { next_offset, length, first_millis: 0, last_millis: 0 };
+            self.write_index_of(&active.segment, seal);
+            // Reserved space would only look like waste now; it is not needed for anything that is
+            // promised, so that a failure is no matter.
+            if let Err(error) = active.store.trim(length) {
+                tracing::debug!(%error, "reserved space stays");
+            }
+        }
+        let mut edits = Vec::new();
+        edits.extend(spare.iter().map(|spare| Edit::Drop { id: spare.id(), quarantine: false }));
+        edits.push(Edit::Close(Close { length, next_offset }));
+        self.edit(&mut structure, edits)?;
+        if let Some(spare) = spare {
+            self.remove_files(&[spare.id()]);
+        }
+        tracing::info!(directory = %self.place.directory.display(), next_offset, "closed");
+        Ok(())
+    }
+}

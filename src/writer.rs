@@ -1,0 +1,403 @@
+//! The writer: where a record gets its offset and becomes bytes.
+//!
+//! It owns encoding under one short lock: the next offset, the active segment's end, the bytes not
+//! yet written, the open group, the prepared spare, and the roll from one segment to the next. It
+//! writes nothing (but reserves space, so that a full disk shows before a record gets an offset),
+//! and does no manifest or directory I/O.
+//!
+//! Invariants: offsets are dense; a batch never spans segments; a record gets an offset only once
+//! its bytes have reserved space; what cannot be recovered is not accepted.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::frame::{self, Header, Kind, Lag, PayloadChecksum};
+use crate::group::Group;
+use crate::index::MemoryIndex;
+use crate::options::MAX_BATCH_BYTES;
+use crate::segment::{Place, Segment};
+use crate::store::{self, FIRST_FRAME, Store};
+
+/// Encoded bytes that wait to be written are bounded by this (and one batch).
+pub(crate) const MOST_PENDING_BYTES: u64 = 8 << 20;
+/// At most this many rolled segments wait to be sealed; then a roll waits.
+pub(crate) const MOST_ROLLED: usize = 2;
+
+/// A payload with its checksum, hashed before the lock was taken.
+pub(crate) type Hashed<'a> = (&'a [u8], PayloadChecksum);
+
+/// Bytes for one contiguous place of one store.
+pub(crate) struct Chunk {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) position: u64,
+    pub(crate) bytes: Vec<u8>,
+    /// The first record's offset.
+    first_offset: u64,
+    /// The last frame, to be restamped with the newest watermark: where, what, its payload's hash.
+    last: Option<(usize, Header, PayloadChecksum)>,
+}
+
+impl Chunk {
+    /// The position behind the chunk.
+    pub(crate) fn end_position(&self) -> u64 {
+        self.position + self.bytes.len() as u64
+    }
+
+    /// The ordinal behind its last record.
+    pub(crate) fn next_ordinal(&self) -> u32 {
+        self.last.map_or(0, |(_, header, _)| header.ordinal.saturating_add(1))
+    }
+
+    /// Stamps the newest durable end into the last frame.
+    pub(crate) fn restamp(&mut self, durable_end: u64) {
+        let Some((at, header, checksum)) = self.last else { return };
+        let offset = self.segment.base + u64::from(header.ordinal);
+        let header = Header { lag: Lag::between(offset, durable_end), ..header };
+        let bytes = frame::encode_header(&header, checksum, self.store.seed());
+        if let Some(place) = self.bytes.get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(&bytes);
+        }
+    }
+}
+
+/// The segment that takes records.
+pub(crate) struct Active {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) store: Arc<Store>,
+    /// Where the next frame goes.
+    pub(crate) position: u64,
+}
+
+/// A segment that was rolled and waits for its Seal.
+#[derive(Clone)]
+pub(crate) struct Rolled {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) end: u64,
+    pub(crate) length: u64,
+}
+
+/// Why the writer takes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gate {
+    Open,
+    Closed,
+    ReadOnly(&'static str),
+}
+
+/// What the writer gives to be written.
+pub(crate) struct Taken {
+    pub(crate) chunks: Vec<Chunk>,
+    /// The group these bytes complete, where it was closed.
+    pub(crate) group: Option<Arc<Group>>,
+    /// The offset behind the last record.
+    pub(crate) end: u64,
+}
+
+/// What must happen before a batch fits.
+pub(crate) enum Room {
+    /// It fits.
+    Ready,
+    /// The structure is being changed: wait for it.
+    Paused,
+    /// A spare must be prepared, or rolled segments sealed, first.
+    NeedsSpare,
+    /// Bytes must be written out first.
+    NeedsRelief,
+}
+
+/// See the module's documentation.
+pub(crate) struct Writer {
+    place: Arc<Place>,
+    segment_bytes: u64,
+    next_offset: u64,
+    pub(crate) active: Option<Active>,
+    pub(crate) spare: Option<Store>,
+    pub(crate) rolled: VecDeque<Rolled>,
+    chunks: Vec<Chunk>,
+    pending_bytes: u64,
+    /// Bytes encoded since the group before the last commit: what a recovery may have to copy.
+    exposed_bytes: u64,
+    last_group_bytes: u64,
+    group: Arc<Group>,
+    recycled: Vec<Vec<u8>>,
+    pub(crate) gate: Gate,
+    /// A change of structure wants the writer to itself: appenders wait at the structure's lock.
+    pub(crate) paused: bool,
+    appended: bool,
+}
+
+impl Writer {
+    pub(crate) fn new(place: Arc<Place>, segment_bytes: u64, next_offset: u64, gate: Gate) -> Writer {
+        Writer {
+            place,
+            segment_bytes,
+            next_offset,
+            active: None,
+            spare: None,
+            rolled: VecDeque::new(),
+            chunks: Vec::new(),
+            pending_bytes: 0,
+            exposed_bytes: 0,
+            last_group_bytes: 0,
+            group: Arc::default(),
+            recycled: Vec::new(),
+            gate,
+            paused: false,
+            appended: false,
+        }
+    }
+
+    pub(crate) fn next_offset(&self) -> u64 {
+        self.next_offset
+    }
+
+    pub(crate) fn pending_bytes(&self) -> u64 {
+        self.pending_bytes
+    }
+
+    pub(crate) fn has_pending(&self) -> bool {
+        self.appended
+    }
+
+    pub(crate) fn group(&self) -> &Arc<Group> {
+        &self.group
+    }
+
+    pub(crate) fn is_active(&self, store: &Arc<Store>) -> bool {
+        self.active.as_ref().is_some_and(|active| Arc::ptr_eq(&active.store, store))
+    }
+
+    /// Refuses where the writer takes nothing.
+    pub(crate) fn check_gate(&self) -> Result<()> {
+        match self.gate {
+            Gate::Open => Ok(()),
+            Gate::Closed => Err(Error::Closed),
+            Gate::ReadOnly(why) => Err(Error::ReadOnly { why }),
+        }
+    }
+
+    /// Makes room for a batch of `bytes` of frames with `records` records: reserves space, or rolls.
+    /// `on_roll` publishes the new segment.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], before any record got an offset.
+    #[inline]
+    pub(crate) fn make_room(
+        &mut self,
+        bytes: u64,
+        records: usize,
+        mut on_roll: impl FnMut(&Arc<Segment>),
+    ) -> Result<Room> {
+        if self.paused {
+            return Ok(Room::Paused);
+        }
+        if self.pending_bytes > 0 && self.pending_bytes + bytes > MOST_PENDING_BYTES {
+            return Ok(Room::NeedsRelief);
+        }
+        if let Some(active) = &self.active {
+            let end = active.position + bytes;
+            let empty = active.position == FIRST_FRAME;
+            let ordinals = self.next_offset - active.segment.base + records as u64;
+            if (end <= self.segment_bytes || empty) && ordinals < u64::from(u32::MAX) {
+                if end > active.store.reserved() {
+                    active.store.reserve(end, self.segment_bytes.max(end))?;
+                    self.reserve_for_recovery(bytes);
+                }
+                return Ok(Room::Ready);
+            }
+        }
+        if self.rolled.len() >= MOST_ROLLED {
+            return Ok(Room::NeedsSpare);
+        }
+        let Some(spare) = self.spare.take() else { return Ok(Room::NeedsSpare) };
+        let end = FIRST_FRAME + bytes;
+        if let Err(error) = spare.reserve(end, self.segment_bytes.max(end)) {
+            self.spare = Some(spare);
+            return Err(error);
+        }
+        self.roll(spare, &mut on_roll);
+        Ok(Room::Ready)
+    }
+
+    /// What a recovery may have to copy must find space even on a full disk: the spare's
+    /// reservation, which recovery may give up, is kept as large. Best effort, as the spare itself.
+    fn reserve_for_recovery(&self, bytes: u64) {
+        let needed = self.exposed_bytes + self.last_group_bytes + bytes + FIRST_FRAME;
+        if let Some(spare) = &self.spare
+            && spare.reserved() < needed
+            && let Err(error) = spare.reserve(needed, needed)
+        {
+            tracing::debug!(%error, "no room kept for a recovery on a full disk");
+        }
+    }
+
+    /// Makes the spare the active segment. The base goes out with the first frames.
+    fn roll(&mut self, spare: Store, on_roll: &mut impl FnMut(&Arc<Segment>)) {
+        let store = Arc::new(spare.with_map_bytes(self.segment_bytes));
+        if let Some(old) = self.active.take() {
+            self.rolled.push_back(Rolled { segment: old.segment, end: self.next_offset, length: old.position });
+        }
+        let base = self.next_offset;
+        let segment = Arc::new(Segment::with_memory_index(
+            self.place.clone(),
+            base,
+            store.clone(),
+            MemoryIndex::new(),
+            None,
+        ));
+        let mut bytes = self.recycled.pop().unwrap_or_default();
+        bytes.extend_from_slice(&store::encode_base(base, store.seed()));
+        self.chunks.push(Chunk {
+            segment: segment.clone(),
+            store: store.clone(),
+            position: store::BASE_POSITION,
+            bytes,
+            first_offset: base,
+            last: None,
+        });
+        tracing::debug!(segment = store.id(), base, "rolled to a new segment");
+        on_roll(&segment);
+        self.active = Some(Active { segment, store, position: FIRST_FRAME });
+    }
+
+    /// Encodes a batch for which there is room.
+    #[inline]
+    pub(crate) fn encode(&mut self, batch: &[Hashed<'_>], durable_end: u64) -> Range<u64> {
+        let first = self.next_offset;
+        let Some(active) = &mut self.active else { return first..first };
+        let continues = self.chunks.last().is_some_and(|chunk| Arc::ptr_eq(&chunk.store, &active.store));
+        if !continues {
+            self.chunks.push(Chunk {
+                segment: active.segment.clone(),
+                store: active.store.clone(),
+                position: active.position,
+                bytes: self.recycled.pop().unwrap_or_default(),
+                first_offset: first,
+                last: None,
+            });
+        }
+        let Some(chunk) = self.chunks.last_mut() else { return first..first };
+        let seed = active.store.seed();
+        let before = chunk.bytes.len();
+        for (index, (payload, checksum)) in batch.iter().enumerate() {
+            let offset = self.next_offset;
+            let header = Header {
+                kind: if index + 1 == batch.len() { Kind::Record } else { Kind::RecordMore },
+                // Both were bounded before the lock was taken, or in `make_room`.
+                length: u32::try_from(payload.len()).unwrap_or(frame::MAX_PAYLOAD_BYTES),
+                ordinal: u32::try_from(offset - active.segment.base).unwrap_or(u32::MAX),
+                lag: Lag::between(offset, durable_end),
+            };
+            if let Some(memory) = active.segment.memory_index() {
+                memory.push(active.position);
+            }
+            let at = chunk.bytes.len();
+            frame::push_frame(&mut chunk.bytes, &header, payload, *checksum, seed);
+            chunk.last = Some((at, header, *checksum));
+            active.position += header.frame_bytes();
+            self.next_offset += 1;
+        }
+        let added = (chunk.bytes.len() - before) as u64;
+        self.pending_bytes += added;
+        self.exposed_bytes += added;
+        self.appended = true;
+        first..self.next_offset
+    }
+
+    /// Hands over what is encoded. Closing the group begins a new one: for a commit.
+    pub(crate) fn take(&mut self, close_group: bool) -> Taken {
+        self.pending_bytes = 0;
+        if close_group {
+            self.appended = false;
+            self.last_group_bytes = std::mem::take(&mut self.exposed_bytes);
+        }
+        Taken {
+            chunks: std::mem::take(&mut self.chunks),
+            group: close_group.then(|| std::mem::take(&mut self.group)),
+            end: self.next_offset,
+        }
+    }
+
+    /// Takes an emptied buffer back for the next chunk.
+    pub(crate) fn recycle(&mut self, mut bytes: Vec<u8>) {
+        const MOST_RECYCLED: usize = 2;
+        if self.recycled.len() < MOST_RECYCLED && bytes.capacity() <= 2 * MOST_PENDING_BYTES as usize {
+            bytes.clear();
+            self.recycled.push(bytes);
+        }
+    }
+
+    /// Drops what is encoded and hands over the open group, to be failed.
+    pub(crate) fn give_up(&mut self) -> Arc<Group> {
+        self.chunks.clear();
+        self.pending_bytes = 0;
+        self.appended = false;
+        std::mem::take(&mut self.group)
+    }
+
+    /// Goes back to where `failed` began: its bytes were cut, and what was encoded behind it falls
+    /// with it.
+    pub(crate) fn rewind(&mut self, failed: &Chunk) -> Arc<Group> {
+        let first_frame = failed.position.max(FIRST_FRAME);
+        if let Some(active) = &mut self.active {
+            active.position = first_frame;
+            let kept = failed.first_offset - active.segment.base;
+            if let Some(memory) = active.segment.memory_index() {
+                memory.truncate(u32::try_from(kept).unwrap_or(u32::MAX));
+            }
+        }
+        self.next_offset = failed.first_offset;
+        let group = self.give_up();
+        if failed.position == store::BASE_POSITION
+            && let Some(active) = &self.active
+        {
+            // The base sector was cut too: it goes out with the next first frames.
+            self.chunks.push(Chunk {
+                segment: active.segment.clone(),
+                store: active.store.clone(),
+                position: store::BASE_POSITION,
+                bytes: store::encode_base(active.segment.base, active.store.seed()).to_vec(),
+                first_offset: active.segment.base,
+                last: None,
+            });
+        }
+        group
+    }
+
+    /// Moves the log's end: after a truncation that begins a fresh segment (or none for now).
+    pub(crate) fn restart(&mut self, next_offset: u64, spare: Option<Store>) {
+        self.active = None;
+        self.rolled.clear();
+        self.chunks.clear();
+        self.spare = spare;
+        self.next_offset = next_offset;
+    }
+}
+
+/// Checks the sizes of a batch: the bytes of its frames.
+///
+/// # Errors
+/// [`Error::TooLarge`] for a record over `max_record_bytes`, or a batch over [`MAX_BATCH_BYTES`].
+#[inline]
+pub(crate) fn batch_bytes<'a>(payloads: impl Iterator<Item = &'a [u8]>, max_record_bytes: u32) -> Result<u64> {
+    let mut total = 0u64;
+    for payload in payloads {
+        match u32::try_from(payload.len()) {
+            Ok(length) if length <= max_record_bytes => total = total.saturating_add(frame::frame_bytes(length)),
+            _ => {
+                return Err(Error::TooLarge {
+                    what: "record",
+                    bytes: payload.len() as u64,
+                    limit: u64::from(max_record_bytes),
+                });
+            }
+        }
+    }
+    if total > MAX_BATCH_BYTES {
+        return Err(Error::TooLarge { what: "batch", bytes: total, limit: MAX_BATCH_BYTES });
+    }
+    Ok(total)
+}

@@ -1,0 +1,249 @@
+//! The real disk does what the trait `Disk` says, on the filesystem that this test runs on.
+#![expect(clippy::disallowed_methods, reason = "the real filesystem is what is tested here")]
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail by panic, as the tests do")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use stonelog::disk::{
+    Background, Disk, DiskFile, LockAttempt, OpenMode, OsDisk, read_exact_at, read_up_to, write_all_at,
+};
+
+fn open(path: &Path, mode: OpenMode) -> Arc<dyn DiskFile> {
+    OsDisk.open(path, mode).unwrap()
+}
+
+fn contents(file: &dyn DiskFile) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(file.length().unwrap()).unwrap()];
+    read_exact_at(file, &mut bytes, 0).unwrap();
+    bytes
+}
+
+#[test]
+fn files_are_opened_as_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    assert_eq!(OsDisk.open(&path, OpenMode::Read).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(OsDisk.open(&path, OpenMode::ReadWrite).unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(!OsDisk.exists(&path).unwrap());
+
+    let file = open(&path, OpenMode::CreateNew);
+    assert_eq!(OsDisk.open(&path, OpenMode::CreateNew).unwrap_err().kind(), ErrorKind::AlreadyExists);
+    assert!(OsDisk.exists(&path).unwrap());
+    write_all_at(&*file, b"stone", 3).unwrap();
+    file.sync().unwrap();
+    OsDisk.sync_dir(dir.path()).unwrap();
+
+    let reader = open(&path, OpenMode::Read);
+    assert_eq!(contents(&*reader), b"\0\0\0stone");
+    assert!(reader.write_at(b"x", 0).is_err());
+    let mut buffer = [0; 16];
+    assert_eq!(read_up_to(&*reader, &mut buffer, 6).unwrap(), 2);
+    assert_eq!(read_up_to(&*reader, &mut buffer, 100).unwrap(), 0);
+    assert_eq!(read_exact_at(&*reader, &mut buffer, 0).unwrap_err().kind(), ErrorKind::UnexpectedEof);
+
+    file.set_length(4).unwrap();
+    file.set_length(6).unwrap();
+    assert_eq!(contents(&*reader), b"\0\0\0s\0\0");
+}
+
+#[test]
+fn directories_are_made_and_listed_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    OsDisk.create_dir(&log).unwrap();
+    assert_eq!(OsDisk.create_dir(&log).unwrap_err().kind(), ErrorKind::AlreadyExists);
+    let deep = dir.path().join("a").join("b");
+    assert_eq!(OsDisk.create_dir(&deep).unwrap_err().kind(), ErrorKind::NotFound);
+
+    for name in ["c", "a", "b"] {
+        write_all_at(&*open(&log.join(name), OpenMode::CreateNew), name.as_bytes(), 9).unwrap();
+    }
+    OsDisk.create_dir(&log.join("quarantine")).unwrap();
+    OsDisk.rename(&log.join("c"), &log.join("b")).unwrap();
+    OsDisk.remove(&log.join("a")).unwrap();
+    OsDisk.sync_dir(&log).unwrap();
+    let seen: Vec<_> = OsDisk.list(&log).unwrap();
+    let seen: Vec<_> =
+        seen.iter().map(|entry| (entry.name.as_str(), entry.is_directory, entry.length)).collect();
+    assert_eq!(seen, [("b", false, 10), ("quarantine", true, 0)]);
+    assert_eq!(contents(&*open(&log.join("b"), OpenMode::Read)), b"\0\0\0\0\0\0\0\0\0c");
+    assert_eq!(OsDisk.remove(&log.join("a")).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(OsDisk.list(&log.join("nowhere")).unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_that_leads_nowhere_is_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("nowhere", dir.path().join("link")).unwrap();
+    let names: Vec<_> = OsDisk.list(dir.path()).unwrap().into_iter().map(|entry| entry.name).collect();
+    assert_eq!(names, ["link"]);
+}
+
+#[test]
+fn reserve_keeps_existing_bytes_and_never_shortens() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = open(&dir.path().join("file"), OpenMode::CreateNew);
+    write_all_at(&*file, &[7; 5000], 0).unwrap();
+
+    file.reserve(100_000).unwrap();
+    assert_eq!(file.length().unwrap(), 100_000);
+    file.reserve(1000).unwrap();
+    file.reserve(0).unwrap();
+    assert_eq!(file.length().unwrap(), 100_000);
+
+    let bytes = contents(&*file);
+    assert!(bytes[..5000].iter().all(|byte| *byte == 7));
+    assert!(bytes[5000..].iter().all(|byte| *byte == 0));
+}
+
+/// Holes below the length are filled, though the file is longer than what is asked for.
+#[cfg(target_os = "linux")]
+#[test]
+fn reserve_fills_holes() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    let file = open(&path, OpenMode::CreateNew);
+    file.set_length(4 << 20).unwrap();
+    write_all_at(&*file, &[7; 4096], (4 << 20) - 4096).unwrap();
+    file.reserve(2 << 20).unwrap();
+    assert_eq!(file.length().unwrap(), 4 << 20);
+    assert!(fs::metadata(&path).unwrap().blocks() * 512 >= 2 << 20);
+    assert!(contents(&*file)[(4 << 20) - 4096..].iter().all(|byte| *byte == 7));
+}
+
+#[test]
+fn a_reservation_that_fails_leaves_the_file_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    let file = open(&path, OpenMode::CreateNew);
+    write_all_at(&*file, b"stone", 0).unwrap();
+    assert_eq!(file.reserve(u64::MAX).unwrap_err().kind(), ErrorKind::FileTooLarge);
+    let reader = open(&path, OpenMode::Read);
+    let error = reader.reserve(1 << 20).unwrap_err();
+    assert_ne!(error.raw_os_error(), Some(0), "{error}");
+    assert_eq!(contents(&*file), b"stone");
+}
+
+/// Needs a filesystem of its own, a small one, in the directory that STONELOG_SMALL_DISK names:
+/// `mount -t tmpfs -o size=1m none DIR`, then `cargo test --test os_disk -- --ignored`.
+#[test]
+#[ignore = "needs STONELOG_SMALL_DISK: a directory on a filesystem of about 1 MiB"]
+fn a_full_disk_is_named_and_given_back() {
+    let small = std::env::var_os("STONELOG_SMALL_DISK").unwrap();
+    let dir = tempfile::tempdir_in(small).unwrap();
+    let file = open(&dir.path().join("file"), OpenMode::CreateNew);
+    write_all_at(&*file, &[7; 5000], 0).unwrap();
+    // Leaves an errno behind that the reservation must not report.
+    assert!(OsDisk.open(&dir.path().join("nowhere"), OpenMode::Read).is_err());
+
+    let error = file.reserve(1 << 30).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
+    assert_eq!(contents(&*file), [7; 5000]);
+    file.reserve(200_000).unwrap();
+    assert_eq!(file.length().unwrap(), 200_000);
+
+    // A file with a hole, longer than the disk: nothing to extend, and still not to be had.
+    let sparse_path = dir.path().join("sparse");
+    let sparse = open(&sparse_path, OpenMode::CreateNew);
+    sparse.set_length(1 << 30).unwrap();
+    assert_eq!(sparse.reserve(1 << 29).unwrap_err().kind(), ErrorKind::StorageFull);
+    assert_eq!(sparse.length().unwrap(), 1 << 30);
+    // What was found for its holes stays with it (ext4), until it is gone.
+    drop(sparse);
+    OsDisk.remove(&sparse_path).unwrap();
+
+    // The lock is to be had on a disk that has nothing left.
+    let lock = dir.path().join("LOCK");
+    fs::write(&lock, "1234567\n").unwrap();
+    let filler = open(&dir.path().join("filler"), OpenMode::CreateNew);
+    let mut position = 0;
+    while let Ok(count) = filler.write_at(&[1; 4096], position) {
+        position += count as u64;
+    }
+    let LockAttempt::Acquired(_guard) = OsDisk.lock(&lock).unwrap() else { panic!("free") };
+    assert!(
+        matches!(OsDisk.lock(&lock).unwrap(), LockAttempt::Held { pid: Some(pid) } if pid == std::process::id())
+    );
+}
+
+#[test]
+fn a_held_lock_names_its_holder() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("LOCK");
+    // Left by an earlier, longer life.
+    fs::write(&path, "4294967295\nand more\n").unwrap();
+    let LockAttempt::Acquired(guard) = OsDisk.lock(&path).unwrap() else { panic!("the lock is free") };
+    let LockAttempt::Held { pid } = OsDisk.lock(&path).unwrap() else { panic!("the lock is held") };
+    assert_eq!(pid, Some(OsDisk.process_id()));
+    assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+
+    drop(guard);
+    assert!(OsDisk.exists(&path).unwrap(), "the lock file stays");
+    let LockAttempt::Acquired(_guard) = OsDisk.lock(&path).unwrap() else {
+        panic!("the lock was given back")
+    };
+
+    // Whatever stands in the file is never more than a hint.
+    for text in ["", "stone", "0\n", "-1", "99999999999999999999"] {
+        fs::write(&path, text).unwrap();
+        assert!(matches!(OsDisk.lock(&path).unwrap(), LockAttempt::Held { pid: None }), "{text:?}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_map_shows_what_is_published_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = open(&dir.path().join("file"), OpenMode::CreateNew);
+    write_all_at(&*file, b"written before", 0).unwrap();
+    assert!(file.map(0).unwrap().is_none());
+
+    // Far beyond the end of the file.
+    let map = file.map(1 << 20).unwrap().unwrap();
+    assert_eq!((map.len(), map.is_empty(), map.published()), (1 << 20, false, 0));
+    assert_eq!(map.bytes(0..0), Some(&b""[..]));
+    assert_eq!(map.bytes(0..1), None);
+    map.advise_sequential();
+    map.advise_random();
+    map.advise_will_need(0..u64::MAX);
+    map.advise_will_need(Range { start: u64::MAX, end: 3 });
+
+    map.publish(7);
+    map.publish(3);
+    assert_eq!(map.published(), 7);
+    assert_eq!(map.bytes(0..7), Some(&b"written"[..]));
+    assert_eq!(map.bytes(2..4), Some(&b"it"[..]));
+    assert_eq!(map.bytes(7..7), Some(&b""[..]));
+    assert_eq!(map.bytes(0..8), None);
+    assert_eq!(map.bytes(8..8), None);
+    assert_eq!(map.bytes(Range { start: 5, end: 4 }), None);
+    assert_eq!(map.bytes(Range { start: u64::MAX, end: 7 }), None);
+
+    // What is written later shows, once published, and not beyond the map.
+    write_all_at(&*file, &[5; 4096], (1 << 20) - 2048).unwrap();
+    map.publish((1 << 20) + 2048);
+    assert_eq!(map.bytes((1 << 20) - 2..1 << 20), Some(&[5, 5][..]));
+    assert_eq!(map.bytes((1 << 20) - 2..(1 << 20) + 1), None);
+    assert_eq!(map.bytes(u64::MAX..u64::MAX), None);
+
+    // The map outlives its file's handle, and its name.
+    drop(file);
+    OsDisk.remove(&dir.path().join("file")).unwrap();
+    assert_eq!(map.bytes(0..7), Some(&b"written"[..]));
+}
+
+#[test]
+fn the_machine_is_described() {
+    let numbers: BTreeSet<_> = (0..1000).map(|_| OsDisk.random()).collect();
+    assert_eq!(numbers.len(), 1000);
+    assert!(OsDisk.now_millis() > 1_600_000_000_000);
+    assert_eq!(OsDisk.process_id(), std::process::id());
+    assert_eq!(OsDisk.background(), Background::Threads);
+}
