@@ -68,10 +68,9 @@ impl Threads {
         if core.background == Background::Inline {
             return Ok(threads);
         }
-        for (name, work) in [
-            ("stonelog-commit", committer as fn(&Core)),
-            ("stonelog-keep", keeper as fn(&Core)),
-        ] {
+        for (name, work) in
+            [("stonelog-commit", committer as fn(&Core)), ("stonelog-keep", keeper as fn(&Core))]
+        {
             let shared = core.clone();
             match std::thread::Builder::new().name(name.to_string()).spawn(move || work(&shared)) {
                 Ok(handle) => threads.0.push(handle),

@@ -194,7 +194,11 @@ impl fmt::Display for Damage {
         if let Some(proof) = &self.proof {
             write!(f, " ({proof})")?;
         }
-        write!(f, ". Nothing was changed; to see all of it run: log-repair check {}", self.directory.display())
+        write!(
+            f,
+            ". Nothing was changed; to see all of it run: log-repair check {}",
+            self.directory.display()
+        )
     }
 }
 

@@ -288,7 +288,8 @@ mod tests {
         let bytes = encode_header(&header, PayloadChecksum::of(b""), seed);
         let mut other = UUID;
         other[0] ^= 1;
-        for strange in [Seed::of_segment(&UUID, 8), Seed::of_segment(&other, 7), Seed::of_manifest(&UUID, 7)] {
+        for strange in [Seed::of_segment(&UUID, 8), Seed::of_segment(&other, 7), Seed::of_manifest(&UUID, 7)]
+        {
             assert!(!verifies(&bytes, PayloadChecksum::of(b""), strange));
         }
         assert!(verifies(&bytes, PayloadChecksum::of(b""), seed));

@@ -148,6 +148,7 @@ impl MemoryIndex {
 
     /// The positions of the first `count` records, [`NO_FRAME`] for damaged and missing ones: what
     /// [`encode`] takes.
+    #[cfg(test)]
     pub(crate) fn positions(&self, count: u32) -> impl Iterator<Item = u64> + Clone {
         (0..count).map(|ordinal| self.get(ordinal).unwrap_or(NO_FRAME))
     }
@@ -515,6 +516,7 @@ impl IndexHeader {
 
     /// How many records the index has.
     #[inline]
+    #[cfg(test)]
     pub(crate) fn count(&self) -> u32 {
         self.count
     }
@@ -539,6 +541,7 @@ impl IndexHeader {
     ///
     /// # Errors
     /// `BodyLength` or `BodyCrc`.
+    #[cfg(test)]
     pub(crate) fn verify_body(&self, body: &[u8]) -> Result<(), IndexDefect> {
         let mut check = self.check_body();
         check.update(body);

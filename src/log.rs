@@ -102,7 +102,8 @@ impl Log {
             Planned::Proceed(plan) => recover(&options, directory, &findings, *plan)?,
             Planned::ReadsOnly(damage) => {
                 tracing::error!(%damage, "the loss cannot be bounded: serving reads only");
-                let why = "acknowledged records are missing and nobody can tell how many: salvage what is there";
+                let why =
+                    "acknowledged records are missing and nobody can tell how many: salvage what is there";
                 read_only(&options, directory, &findings, why)?
             }
         };
@@ -125,7 +126,8 @@ impl Log {
 
     pub(crate) fn open_read_only_with(options: Options, directory: &Path) -> Result<Log> {
         let findings = settled_findings(options.disk.as_ref(), directory)?;
-        let (Reading::Whole { state, .. }, Some(assessment)) = (&findings.manifest, &findings.assessment) else {
+        let (Reading::Whole { state, .. }, Some(assessment)) = (&findings.manifest, &findings.assessment)
+        else {
             return Err(match findings.manifest {
                 Reading::Damaged(damage) => damage.into(),
                 _ => Error::io("opening", directory, None, std::io::ErrorKind::NotFound.into()),
@@ -477,7 +479,8 @@ fn check_expected(expected: Option<u64>, next: u64) -> Result<()> {
 /// Creates the log directory and what leads to it, each level durable in its parent.
 fn create_directory(disk: &dyn Disk, directory: &Path) -> Result<()> {
     let exists = |path: &Path| {
-        disk::retry_interrupted(|| disk.exists(path)).map_err(|error| Error::io("looking for", path, None, error))
+        disk::retry_interrupted(|| disk.exists(path))
+            .map_err(|error| Error::io("looking for", path, None, error))
     };
     let parent = match directory.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
@@ -521,7 +524,8 @@ fn begin(options: &Options, directory: &Path) -> Result<(Core, Recovery)> {
     high.copy_from_slice(&disk.random().to_le_bytes());
     let first = options.first_offset.unwrap_or(0);
     let state = State::begin(uuid, disk.now_millis(), first);
-    let manifest = ManifestFile::create(disk.clone(), directory, state, 1).map_err(|failure| failure.into_error())?;
+    let manifest =
+        ManifestFile::create(disk.clone(), directory, state, 1).map_err(|failure| failure.into_error())?;
     let place = place(options, directory, uuid, true);
     let writer = Writer::new(place.clone(), options.segment_bytes, first, Gate::Open);
     let table = Table { front: first, ..Table::default() };
@@ -545,7 +549,12 @@ fn begin(options: &Options, directory: &Path) -> Result<(Core, Recovery)> {
 }
 
 /// Applies a plan, then builds what serves.
-fn recover(options: &Options, directory: &Path, findings: &Findings, mut plan: Plan) -> Result<(Core, Recovery)> {
+fn recover(
+    options: &Options,
+    directory: &Path,
+    findings: &Findings,
+    mut plan: Plan,
+) -> Result<(Core, Recovery)> {
     let Reading::Whole { state: old, .. } = &findings.manifest else {
         return Err(Error::io("opening", directory, None, std::io::ErrorKind::NotFound.into()));
     };
@@ -558,7 +567,8 @@ fn recover(options: &Options, directory: &Path, findings: &Findings, mut plan: P
     let mut writer = Writer::new(place.clone(), options.segment_bytes, next_offset, Gate::Open);
 
     if let Some((id, length)) = plan.active {
-        let base = state.segments.get(&id).and_then(|segment| segment.base).unwrap_or_else(|| state.sealed_end());
+        let base =
+            state.segments.get(&id).and_then(|segment| segment.base).unwrap_or_else(|| state.sealed_end());
         let count = u32::try_from(next_offset.saturating_sub(base)).unwrap_or(u32::MAX);
         let (store, index) = match copied {
             Some(copied) => (copied.store.with_map_bytes(options.segment_bytes), copied.index),
@@ -576,7 +586,9 @@ fn recover(options: &Options, directory: &Path, findings: &Findings, mut plan: P
         table.segments.push(active.clone());
         // A front beyond the active segment's end (an emptied log) leaves its ordinals behind: the
         // next record begins a segment of its own.
-        if u64::from(count) == next_offset.saturating_sub(base) && active.memory_index().is_some_and(|i| i.len() == count) {
+        if u64::from(count) == next_offset.saturating_sub(base)
+            && active.memory_index().is_some_and(|i| i.len() == count)
+        {
             writer.active = Some(Active { segment: active, store, position: length });
         }
     }
@@ -656,7 +668,8 @@ fn read_only(
     };
     if let (Some(close), Some((id, segment))) = (unscanned, state.unsealed().next()) {
         let found = findings.segments.iter().find(|found| found.id == id);
-        let base = segment.base.or_else(|| found.and_then(|found| found.base)).unwrap_or_else(|| state.sealed_end());
+        let base =
+            segment.base.or_else(|| found.and_then(|found| found.base)).unwrap_or_else(|| state.sealed_end());
         if close.length > FIRST_FRAME {
             add(id, base, end, close.length)?;
         }

@@ -50,7 +50,8 @@ mod tests {
     fn only_the_one_spelling_of_a_name_counts() {
         assert_eq!(id_of_store(&store(12)), Some(12));
         assert_eq!(id_of_index(&index(12)), Some(12));
-        for name in ["c.store", "000000000000000C.store", "+00000000000000c.store", "000000000000000c.index"] {
+        for name in ["c.store", "000000000000000C.store", "+00000000000000c.store", "000000000000000c.index"]
+        {
             assert_eq!(id_of_store(name), None, "{name}");
         }
     }

@@ -202,7 +202,9 @@ impl Reader {
     /// Looks how far readers may see now.
     fn refresh(&mut self) -> Result<()> {
         self.limit = self.core.visible_end();
-        if self.next < self.limit && self.limit > self.core.written_end.load(std::sync::atomic::Ordering::Acquire) {
+        if self.next < self.limit
+            && self.limit > self.core.written_end.load(std::sync::atomic::Ordering::Acquire)
+        {
             self.core.write_for_readers()?;
         }
         // The map learns how far the store is published.
@@ -261,7 +263,10 @@ impl Iterator for Records {
             }
             Err(error) => {
                 // One record's trouble is passed over; a reader cut off from the log ends.
-                self.failed = matches!(error, Error::Truncated { .. } | Error::OutOfRange { .. } | Error::Poisoned { .. });
+                self.failed = matches!(
+                    error,
+                    Error::Truncated { .. } | Error::OutOfRange { .. } | Error::Poisoned { .. }
+                );
                 Some(Err(error))
             }
         }

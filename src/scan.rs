@@ -305,9 +305,10 @@ impl<S: Source + ?Sized> Scanner<'_, S> {
         // nothing intact can lie in between.
         if let Ok(broken) = self.window.header(gap) {
             let guess = gap.saturating_add(broken.frame_bytes());
-            if ordinal.checked_add(1).is_some_and(|next| {
-                self.window.header(guess).is_ok_and(|header| header.ordinal == next)
-            }) && let Some(frame) = self.candidate(guess, gap, ordinal)
+            if ordinal
+                .checked_add(1)
+                .is_some_and(|next| self.window.header(guess).is_ok_and(|header| header.ordinal == next))
+                && let Some(frame) = self.candidate(guess, gap, ordinal)
             {
                 return Some(frame);
             }
@@ -481,8 +482,7 @@ impl<'a, S: Source + ?Sized> Window<'a, S> {
     }
 
     fn fill(&mut self, position: u64) {
-        let length =
-            usize::try_from(self.end - position).unwrap_or(usize::MAX).min(self.size);
+        let length = usize::try_from(self.end - position).unwrap_or(usize::MAX).min(self.size);
         self.start = position;
         self.buffer.resize(length, 0);
         if self.source.read(position, &mut self.buffer).is_ok() {
@@ -530,8 +530,9 @@ impl<'a, S: Source + ?Sized> Window<'a, S> {
             };
         }
         let bytes = self.header_bytes(position).ok_or(Defect::LengthBeyondEnd)?;
-        let checksum =
-            self.checksum(position + HEADER_BYTES, u64::from(header.length)).ok_or(Defect::LengthBeyondEnd)?;
+        let checksum = self
+            .checksum(position + HEADER_BYTES, u64::from(header.length))
+            .ok_or(Defect::LengthBeyondEnd)?;
         if frame::verifies(&bytes, checksum, seed) { Ok(()) } else { Err(Defect::Checksum) }
     }
 

@@ -7,7 +7,6 @@
 //! opened at its first read, so that opening a log does not cost a file handle for each.
 
 use std::fmt;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -103,7 +102,13 @@ impl Segment {
     }
 
     /// A sealed segment, whose files are opened when it is first read.
-    pub(crate) fn sealed(place: Arc<Place>, id: u64, base: u64, end: SealedEnd, store: Option<Arc<Store>>) -> Segment {
+    pub(crate) fn sealed(
+        place: Arc<Place>,
+        id: u64,
+        base: u64,
+        end: SealedEnd,
+        store: Option<Arc<Store>>,
+    ) -> Segment {
         Segment {
             place,
             id,
@@ -150,8 +155,15 @@ impl Segment {
         let _guard = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         let end = self.sealed.map_or(FIRST_FRAME, |sealed| sealed.length);
         let place = &self.place;
-        let opened =
-            Store::open(place.disk.as_ref(), &place.directory, &place.uuid, self.id, OpenMode::Read, end, end);
+        let opened = Store::open(
+            place.disk.as_ref(),
+            &place.directory,
+            &place.uuid,
+            self.id,
+            OpenMode::Read,
+            end,
+            end,
+        );
         match opened {
             Ok(store) => Ok(self.store.get_or_init(|| Arc::new(store))),
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
@@ -291,8 +303,9 @@ impl Segment {
         let loaded = if kept { FileIndex::load(&self.place, self.id, count, length).ok() } else { None };
         let index = match loaded {
             Some(index) => index,
-            None => FileIndex::in_memory(bytes)
-                .map_err(|defect| self.damage(None, None, &format!("its index cannot be rebuilt: {defect}")))?,
+            None => FileIndex::in_memory(bytes).map_err(|defect| {
+                self.damage(None, None, &format!("its index cannot be rebuilt: {defect}"))
+            })?,
         };
         Ok(rebuilt.get_or_init(|| index))
     }
@@ -325,9 +338,9 @@ impl FileIndex {
                 let body = map.bytes(INDEX_HEADER_BYTES as u64..self.header.file_bytes());
                 Ok(body.and_then(|body| self.header.lookup_in(body, ordinal)))
             }
-            IndexBody::File(file) => self
-                .header
-                .lookup_with(ordinal, |buffer, position| disk::read_exact_at(file.as_ref(), buffer, position)),
+            IndexBody::File(file) => self.header.lookup_with(ordinal, |buffer, position| {
+                disk::read_exact_at(file.as_ref(), buffer, position)
+            }),
             IndexBody::Memory(bytes) => {
                 Ok(bytes.get(INDEX_HEADER_BYTES..).and_then(|body| self.header.lookup_in(body, ordinal)))
             }
@@ -396,7 +409,13 @@ pub(crate) fn check_index_file(
 
 /// Loads the index that a clean close wrote for the active segment into memory; rebuilds it from
 /// the store where it cannot be used.
-pub(crate) fn reopen_active_index(place: &Place, store: &Store, base: u64, count: u32, length: u64) -> MemoryIndex {
+pub(crate) fn reopen_active_index(
+    place: &Place,
+    store: &Store,
+    base: u64,
+    count: u32,
+    length: u64,
+) -> MemoryIndex {
     let memory = MemoryIndex::new();
     let loaded = FileIndex::load(place, store.id(), count, length);
     let from_file = loaded.and_then(|index| {
@@ -468,14 +487,4 @@ fn write_index_bytes(place: &Place, id: u64, bytes: &[u8], durable: bool) -> Res
         let _ = disk.remove(&temporary);
         Error::io_or_no_space("writing", &path, bytes.len() as u64, error)
     })
-}
-
-/// Adds the positions of intact frames in `runs` of a store to an index in memory; gaps say "no
-/// frame". For readers without the lock, who have no index file they could trust.
-pub(crate) fn scanned_index(store: &Store, base: u64, count: u32, ordinals: Range<u32>, length: u64) -> MemoryIndex {
-    let memory = MemoryIndex::new();
-    for position in scan_positions(store, base, count.max(ordinals.end), length) {
-        let _ = memory.push(position); // Positions in a store always fit.
-    }
-    memory
 }

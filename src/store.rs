@@ -19,8 +19,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::disk::{self, Disk, DiskFile, Map, OpenMode, SECTOR_BYTES};
 use crate::error::{Error, Result};
-use crate::names;
 use crate::frame::{self, HEADER_BYTES, HEADER_LENGTH, Header, PayloadChecksum, Seed};
+use crate::names;
 use crate::scan::{Defect, Source};
 
 /// The position of the first frame.
@@ -301,7 +301,11 @@ impl Store {
         let outcome = disk::retry_interrupted(|| self.file.reserve(wanted)).map(|()| wanted);
         // A nearly full disk may still hold what is needed, if not the comfortable step.
         let outcome = outcome.or_else(|error| {
-            if wanted == end { Err(error) } else { disk::retry_interrupted(|| self.file.reserve(end)).map(|()| end) }
+            if wanted == end {
+                Err(error)
+            } else {
+                disk::retry_interrupted(|| self.file.reserve(end)).map(|()| end)
+            }
         });
         match outcome {
             Ok(reached) => {
@@ -396,7 +400,8 @@ impl Store {
     ) -> Result<(Payload, Header), ReadFailure> {
         let published = self.published();
         if use_map && let Some(map) = self.mapped(published).map_err(ReadFailure::Io)? {
-            let (start, header) = check_in_map(&map, position, ordinal, published, verify.then_some(self.seed))?;
+            let (start, header) =
+                check_in_map(&map, position, ordinal, published, verify.then_some(self.seed))?;
             let end = start + u64::from(header.length);
             return Ok((Payload::Mapped { map, start, end }, header));
         }
@@ -418,7 +423,8 @@ impl Store {
         let header = check_header(&head, position, ordinal, published)?;
         // Bounded: the frame was just found to end below the published end of a real file.
         let mut payload = vec![0; header.length as usize];
-        disk::read_exact_at(self.file.as_ref(), &mut payload, position + HEADER_BYTES).map_err(ReadFailure::Io)?;
+        disk::read_exact_at(self.file.as_ref(), &mut payload, position + HEADER_BYTES)
+            .map_err(ReadFailure::Io)?;
         if verify && !frame::verifies(&head, PayloadChecksum::of(&payload), self.seed) {
             return Err(ReadFailure::Defect(Defect::Checksum));
         }
@@ -428,11 +434,6 @@ impl Store {
     /// The map for a sequential reader, where there is one.
     pub(crate) fn map_for_reading(&self) -> Result<Option<Arc<Map>>, io::Error> {
         self.mapped(self.published())
-    }
-
-    /// Fills `buffer` from `position`, fewer bytes only where the file ends.
-    pub(crate) fn read_raw(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        disk::read_up_to(self.file.as_ref(), buffer, position)
     }
 }
 

@@ -241,7 +241,10 @@ impl Core {
         if offset <= quiet.writer.next_offset() {
             // Appends came in before the writer stopped.
             drop(quiet);
-            return Err(Error::UnexpectedOffset { expected: offset, next: self.next_offset.load(Ordering::Acquire) });
+            return Err(Error::UnexpectedOffset {
+                expected: offset,
+                next: self.next_offset.load(Ordering::Acquire),
+            });
         }
         // On a full disk the log goes on without an active segment until space is back.
         let fresh = match self.new_store(structure) {
@@ -255,7 +258,11 @@ impl Core {
         let dropped: Vec<u64> = structure.manifest.state().segments.keys().copied().collect();
         let mut edits = vec![Edit::TruncateFront { offset }];
         edits.extend(dropped.iter().map(|id| Edit::Drop { id: *id, quarantine: false }));
-        edits.extend(fresh.as_ref().map(|store| Edit::Create { id: store.id(), base: Some(offset), born: None }));
+        edits.extend(fresh.as_ref().map(|store| Edit::Create {
+            id: store.id(),
+            base: Some(offset),
+            born: None,
+        }));
         if let Err(failure) = structure.manifest.append(edits) {
             drop(quiet);
             return Err(self.failed(failure));
@@ -291,7 +298,8 @@ impl Core {
             return Err(Error::OutOfRange { offset: end, offsets: front..quiet.writer.next_offset() });
         };
         // Rolled segments before the cut one need their Seals first, in order.
-        let rolled: Vec<Rolled> = quiet.writer.rolled.iter().filter(|rolled| rolled.end <= end).cloned().collect();
+        let rolled: Vec<Rolled> =
+            quiet.writer.rolled.iter().filter(|rolled| rolled.end <= end).cloned().collect();
         let keeps_part = end > cut.base;
         let length = if keeps_part { cut.checked_position(end)? } else { FIRST_FRAME };
         // On a full disk the log goes on without an active segment until space is back.
@@ -307,7 +315,8 @@ impl Core {
         let mut edits = Vec::new();
         let mut sealed = Vec::new();
         let first_kept = if keeps_part { cut.id + 1 } else { cut.id };
-        let dropped: Vec<u64> = structure.manifest.state().segments.range(first_kept..).map(|(id, _)| *id).collect();
+        let dropped: Vec<u64> =
+            structure.manifest.state().segments.range(first_kept..).map(|(id, _)| *id).collect();
         edits.extend(dropped.iter().map(|id| Edit::Drop { id: *id, quarantine: false }));
         for rolled in &rolled {
             sealed.push((rolled.segment.clone(), rolled.end, rolled.length));
@@ -318,14 +327,19 @@ impl Core {
         let mut replaced = Vec::new();
         for (segment, next_offset, length) in &sealed {
             let before = structure.manifest.state().segments.get(&segment.id).and_then(|state| state.seal);
-            let (first, last) = before.map_or(segment.time_range(), |seal| (seal.first_millis, seal.last_millis));
+            let (first, last) =
+                before.map_or(segment.time_range(), |seal| (seal.first_millis, seal.last_millis));
             let seal =
                 Seal { next_offset: *next_offset, length: *length, first_millis: first, last_millis: last };
             self.write_index_of(segment, seal);
             edits.push(Edit::Seal { id: segment.id, seal });
             replaced.push(self.sealed_segment(segment, seal)?);
         }
-        edits.extend(fresh.as_ref().map(|store| Edit::Create { id: store.id(), base: Some(end), born: None }));
+        edits.extend(fresh.as_ref().map(|store| Edit::Create {
+            id: store.id(),
+            base: Some(end),
+            born: None,
+        }));
 
         // Readers leave first: nobody may act on a record that is about to go.
         self.truncations.note(end);

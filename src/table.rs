@@ -39,10 +39,9 @@ impl Table {
             return Err(Error::Lost { offset });
         }
         if self.damaged.contains(offset) {
-            let file = self.segment_of(offset).map_or_else(
-                || place.directory.clone(),
-                |segment| place.path(&names::store(segment.id)),
-            );
+            let file = self
+                .segment_of(offset)
+                .map_or_else(|| place.directory.clone(), |segment| place.path(&names::store(segment.id)));
             return Err(Damage {
                 directory: place.directory.clone(),
                 file,

@@ -238,7 +238,11 @@ impl Writer {
     fn roll(&mut self, spare: Store, on_roll: &mut impl FnMut(&Arc<Segment>)) {
         let store = Arc::new(spare.with_map_bytes(self.segment_bytes));
         if let Some(old) = self.active.take() {
-            self.rolled.push_back(Rolled { segment: old.segment, end: self.next_offset, length: old.position });
+            self.rolled.push_back(Rolled {
+                segment: old.segment,
+                end: self.next_offset,
+                length: old.position,
+            });
         }
         let base = self.next_offset;
         let segment = Arc::new(Segment::with_memory_index(
@@ -324,7 +328,8 @@ impl Writer {
     /// Takes an emptied buffer back for the next chunk.
     pub(crate) fn recycle(&mut self, mut bytes: Vec<u8>) {
         const MOST_RECYCLED: usize = 2;
-        if self.recycled.len() < MOST_RECYCLED && bytes.capacity() <= 2 * MOST_PENDING_BYTES as usize {
+        const MOST_RECYCLED_BYTES: usize = 16 << 20;
+        if self.recycled.len() < MOST_RECYCLED && bytes.capacity() <= MOST_RECYCLED_BYTES {
             bytes.clear();
             self.recycled.push(bytes);
         }
@@ -382,11 +387,16 @@ impl Writer {
 /// # Errors
 /// [`Error::TooLarge`] for a record over `max_record_bytes`, or a batch over [`MAX_BATCH_BYTES`].
 #[inline]
-pub(crate) fn batch_bytes<'a>(payloads: impl Iterator<Item = &'a [u8]>, max_record_bytes: u32) -> Result<u64> {
+pub(crate) fn batch_bytes<'a>(
+    payloads: impl Iterator<Item = &'a [u8]>,
+    max_record_bytes: u32,
+) -> Result<u64> {
     let mut total = 0u64;
     for payload in payloads {
         match u32::try_from(payload.len()) {
-            Ok(length) if length <= max_record_bytes => total = total.saturating_add(frame::frame_bytes(length)),
+            Ok(length) if length <= max_record_bytes => {
+                total = total.saturating_add(frame::frame_bytes(length))
+            }
             _ => {
                 return Err(Error::TooLarge {
                     what: "record",

@@ -151,7 +151,8 @@ impl Edit {
                 put(&mut bytes, &[*created_millis, *first_offset, *last_id]);
             }
             Edit::Create { id, base, born } => {
-                let flags = if base.is_some() { HAS_BASE } else { 0 } | if born.is_some() { HAS_BORN } else { 0 };
+                let flags =
+                    if base.is_some() { HAS_BASE } else { 0 } | if born.is_some() { HAS_BORN } else { 0 };
                 bytes.extend([CREATE, flags]);
                 put(&mut bytes, &[*id]);
                 put(&mut bytes, base.as_slice());
@@ -311,8 +312,7 @@ mod tests {
             ),
             any::<(u64, bool)>().prop_map(|(id, quarantine)| Edit::Drop { id, quarantine }),
             any::<u64>().prop_map(|offset| Edit::TruncateFront { offset }),
-            any::<(u64, u64)>()
-                .prop_map(|(length, next_offset)| Edit::Close(Close { length, next_offset })),
+            any::<(u64, u64)>().prop_map(|(length, next_offset)| Edit::Close(Close { length, next_offset })),
             range.clone().prop_map(|offsets| Edit::Damaged { offsets }),
             range.prop_map(|offsets| Edit::Lost { offsets }),
             ("[a-zé]{0,40}", any::<Option<Vec<u8>>>()).prop_map(|(key, value)| Edit::Meta { key, value }),

@@ -26,12 +26,13 @@ pub const FILE_NAME: &str = "MANIFEST";
 /// The name of a manifest in the making; otherwise ballast for a full disk.
 pub const NEXT_NAME: &str = "MANIFEST.next";
 /// The format version that this build writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 1;
 /// A larger MANIFEST is refused: it is read whole.
-pub const MAX_FILE_BYTES: u64 = 256 << 20;
+pub(crate) const MAX_FILE_BYTES: u64 = 256 << 20;
 
 const MAGIC: [u8; 8] = *b"STONEMAN";
 const HEAD_BYTES: usize = 44;
+const SECTOR: usize = 512;
 /// Room behind the folded state: how many bytes of edits fit before the next checkpoint.
 const ROOM_BYTES: u64 = 32 << 10;
 
@@ -142,7 +143,10 @@ pub(crate) fn interpret(directory: &Path, bytes: &[u8]) -> Result<Reading> {
     let proven = outcome.watermark.map_or(1, |mark| mark.relative.max(1));
     if i64::from(whole) < proven {
         let proof = outcome.watermark.map(|mark| {
-            format!("the frame at byte {} says that {} edits were durable, {whole} are intact", mark.position, mark.relative)
+            format!(
+                "the frame at byte {} says that {} edits were durable, {whole} are intact",
+                mark.position, mark.relative
+            )
         });
         return damaged(Some(length), "an edit that was acknowledged is not what was written", proof);
     }
@@ -163,7 +167,11 @@ pub(crate) fn interpret(directory: &Path, bytes: &[u8]) -> Result<Reading> {
         Ok(state) if state.uuid == head.uuid => state,
         Ok(_) => return damaged(Some(SECTOR_BYTES), "its head and its Init name different logs", None),
         Err(contradiction) => {
-            return damaged(Some(SECTOR_BYTES), &format!("its edits contradict each other: {contradiction}"), None);
+            return damaged(
+                Some(SECTOR_BYTES),
+                &format!("its edits contradict each other: {contradiction}"),
+                None,
+            );
         }
     };
     let tail = outcome.tail.map_or(Tail::Clean, Tail::Torn);
@@ -179,7 +187,7 @@ struct Head {
 
 impl Head {
     fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(SECTOR_BYTES as usize);
+        let mut bytes = Vec::with_capacity(SECTOR);
         bytes.extend(MAGIC);
         bytes.extend(self.version.to_le_bytes());
         bytes.extend([0; 4]);
@@ -187,7 +195,7 @@ impl Head {
         bytes.extend(self.generation.to_le_bytes());
         let checksum = crc32fast::hash(&bytes);
         bytes.extend(checksum.to_le_bytes());
-        bytes.resize(SECTOR_BYTES as usize, 0);
+        bytes.resize(SECTOR, 0);
         bytes
     }
 
@@ -304,8 +312,18 @@ impl ManifestFile {
             .map_err(|error| Failure::Unknown(Error::io("syncing directory", directory, None, error)))?;
         let ordinal = u32::try_from(edits.len()).unwrap_or(u32::MAX);
         let directory = directory.to_path_buf();
-        let mut manifest =
-            ManifestFile { disk, directory, path, file, state, generation, seed, position, ordinal, reserved };
+        let mut manifest = ManifestFile {
+            disk,
+            directory,
+            path,
+            file,
+            state,
+            generation,
+            seed,
+            position,
+            ordinal,
+            reserved,
+        };
         manifest.restock();
         Ok(manifest)
     }
@@ -327,8 +345,9 @@ impl ManifestFile {
             self.checkpoint(bytes.len() as u64)?;
             bytes = encode_batch(&edits, self.ordinal, self.seed);
         }
-        disk::write_all_at(self.file.as_ref(), &bytes, self.position)
-            .map_err(|error| Failure::Unknown(Error::io("writing", &self.path, Some(self.position), error)))?;
+        disk::write_all_at(self.file.as_ref(), &bytes, self.position).map_err(|error| {
+            Failure::Unknown(Error::io("writing", &self.path, Some(self.position), error))
+        })?;
         disk::retry_interrupted(|| self.file.sync())
             .map_err(|error| Failure::Unknown(Error::io("syncing", &self.path, None, error)))?;
         self.position += bytes.len() as u64;

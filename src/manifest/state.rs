@@ -22,7 +22,8 @@ impl OffsetRanges {
             return;
         }
         let (mut start, mut end) = (range.start, range.end);
-        while let Some((&first, &last)) = self.0.range(..=end).next_back().filter(|(_, last)| **last >= start) {
+        while let Some((&first, &last)) = self.0.range(..=end).next_back().filter(|(_, last)| **last >= start)
+        {
             start = start.min(first);
             end = end.max(last);
             self.0.remove(&first);
@@ -52,8 +53,7 @@ impl OffsetRanges {
 
     /// Whether the set holds all of `range`.
     pub fn covers(&self, range: &Range<u64>) -> bool {
-        range.is_empty()
-            || self.0.range(..=range.start).next_back().is_some_and(|(_, end)| *end >= range.end)
+        range.is_empty() || self.0.range(..=range.start).next_back().is_some_and(|(_, end)| *end >= range.end)
     }
 
     /// Whether the set is empty.
@@ -266,8 +266,8 @@ impl State {
 
     /// The offset behind the last sealed segment: where the unsealed ones begin.
     pub fn sealed_end(&self) -> u64 {
-        let sealed = self.segments.values().filter_map(|segment| segment.seal);
-        sealed.last().map_or(self.first_unsealed_base(), |seal| seal.next_offset)
+        let mut sealed = self.segments.values().filter_map(|segment| segment.seal);
+        sealed.next_back().map_or(self.first_unsealed_base(), |seal| seal.next_offset)
     }
 
     fn first_unsealed_base(&self) -> u64 {
@@ -347,11 +347,18 @@ mod tests {
     fn contradictions_are_refused() {
         let cases: Vec<(Vec<Edit>, &str)> = vec![
             (vec![create(2), create(2)], "a Create whose id does not ascend"),
-            (vec![create(1), create(2), Edit::Seal { id: 2, seal: seal(1, 9) }], "a Seal before its predecessor's"),
+            (
+                vec![create(1), create(2), Edit::Seal { id: 2, seal: seal(1, 9) }],
+                "a Seal before its predecessor's",
+            ),
             (vec![Edit::Seal { id: 1, seal: seal(1, 9) }], "a Seal of a segment that is not there"),
             (vec![Edit::Drop { id: 1, quarantine: false }], "a Drop of a segment that is not there"),
             (
-                vec![create(1), Edit::Seal { id: 1, seal: seal(5, 9) }, Edit::Seal { id: 1, seal: seal(6, 9) }],
+                vec![
+                    create(1),
+                    Edit::Seal { id: 1, seal: seal(5, 9) },
+                    Edit::Seal { id: 1, seal: seal(6, 9) },
+                ],
                 "a Seal beyond the one before",
             ),
             (

@@ -14,8 +14,8 @@ use crate::error::{Damage, Error, Result};
 use crate::frame::{self, HEADER_BYTES, HEADER_LENGTH, Header, Lag, PayloadChecksum, Seed};
 use crate::index::MemoryIndex;
 use crate::manifest::State;
-use crate::names;
 use crate::manifest::file::{ManifestFile, remove_if_present};
+use crate::names;
 use crate::store::{self, FIRST_FRAME, Origin, Store};
 
 /// At most this many files are kept in `quarantine/`; the oldest go first.
@@ -76,7 +76,8 @@ pub(crate) fn apply(disk: &Arc<dyn Disk>, directory: &Path, plan: &mut Plan, old
 fn give_up_unused(disk: &Arc<dyn Disk>, directory: &Path, plan: &mut Plan, old: &State) -> Result<()> {
     let mut state = State { closed: None, ..old.clone() };
     state.segments.retain(|id, _| !plan.unused.contains(id));
-    ManifestFile::create(disk.clone(), directory, state, plan.generation).map_err(|failure| failure.into_error())?;
+    ManifestFile::create(disk.clone(), directory, state, plan.generation)
+        .map_err(|failure| failure.into_error())?;
     plan.generation = plan.generation.saturating_add(1);
     for id in std::mem::take(&mut plan.unused) {
         remove_if_present(disk.as_ref(), &directory.join(names::store(id)))?;
@@ -127,7 +128,13 @@ struct CopyWriter {
 }
 
 impl CopyWriter {
-    fn copy_piece(&mut self, disk: &dyn Disk, directory: &Path, uuid: &[u8; 16], piece: &CopyPiece) -> Result<()> {
+    fn copy_piece(
+        &mut self,
+        disk: &dyn Disk,
+        directory: &Path,
+        uuid: &[u8; 16],
+        piece: &CopyPiece,
+    ) -> Result<()> {
         let path = directory.join(names::store(piece.id));
         let file = disk::retry_interrupted(|| disk.open(&path, OpenMode::Read))
             .map_err(|error| Error::io("opening", &path, None, error))?;
@@ -153,7 +160,8 @@ impl CopyWriter {
             };
             let mut head = [0; HEADER_LENGTH];
             read(&mut head, position)?;
-            let header = frame::decode_header(&head).filter(|header| header.ordinal == ordinal).ok_or_else(changed)?;
+            let header =
+                frame::decode_header(&head).filter(|header| header.ordinal == ordinal).ok_or_else(changed)?;
             let end = position.saturating_add(header.frame_bytes());
             if end > piece.positions.end {
                 return Err(changed());
@@ -174,11 +182,8 @@ impl CopyWriter {
     }
 
     fn push(&mut self, kind: frame::Kind, payload: &[u8], checksum: PayloadChecksum) -> Result<()> {
-        let too_many = |_| Error::TooLarge {
-            what: "batch",
-            bytes: self.next - self.base,
-            limit: u64::from(u32::MAX),
-        };
+        let too_many =
+            |_| Error::TooLarge { what: "batch", bytes: self.next - self.base, limit: u64::from(u32::MAX) };
         let header = Header {
             kind,
             length: u32::try_from(payload.len()).map_err(too_many)?,

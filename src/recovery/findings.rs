@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::frame::Seed;
 use crate::manifest::{Reading, SegmentState};
 use crate::scan::Outcome;
-use crate::store::Head;
+use crate::store::{self, Head};
 
 /// The names in a log directory.
 #[derive(Debug, Clone, Default)]
@@ -55,6 +56,16 @@ pub enum StoreFindings {
 }
 
 impl StoreFindings {
+    /// What a store's first two sectors say, for a store of `length` bytes that should be segment
+    /// `id` of the log `uuid`: for who looks at stores without a manifest.
+    pub fn of_sectors(length: u64, sectors: &[u8], uuid: &[u8; 16], id: u64) -> StoreFindings {
+        let base = usize::try_from(store::BASE_POSITION)
+            .ok()
+            .and_then(|start| sectors.get(start..))
+            .and_then(|sector| store::parse_base(sector, Seed::of_segment(uuid, id)));
+        StoreFindings::Present { length, head: Head::parse(sectors), base }
+    }
+
     /// The file's length, where there is a file.
     pub fn length(&self) -> Option<u64> {
         match self {

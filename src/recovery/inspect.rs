@@ -15,8 +15,8 @@ use super::verdict;
 use crate::disk::{self, Disk, DiskFile, OpenMode};
 use crate::error::{Error, Result};
 use crate::frame::Seed;
-use crate::names;
 use crate::manifest::{self, Reading, State};
+use crate::names;
 use crate::scan::{self, Extent, Outcome};
 use crate::store::{self, FIRST_FRAME, FileSource, Head};
 
@@ -46,7 +46,8 @@ pub fn inspect(disk: &dyn Disk, directory: &Path, depth: Depth) -> Result<Findin
         assessment: None,
     };
     let Reading::Whole { state, .. } = &findings.manifest else {
-        findings.unnamed = findings.listing.stores.iter().map(|(id, length)| unlooked(*id, *length)).collect();
+        findings.unnamed =
+            findings.listing.stores.iter().map(|(id, length)| unlooked(*id, *length)).collect();
         return Ok(findings);
     };
     let inspector = Inspector { disk, directory, state, listing: &findings.listing, depth };
@@ -87,6 +88,10 @@ pub(crate) fn list(disk: &dyn Disk, directory: &Path) -> Result<Listing> {
     }
     Ok(listing)
 }
+
+/// One sector, and head and base together, in bytes.
+const SECTOR: usize = 512;
+const SECTORS: usize = 2 * SECTOR;
 
 fn unlooked(id: u64, length: u64) -> UnnamedStore {
     UnnamedStore { id, length, head: None, base: None, has_frames: false }
@@ -133,23 +138,23 @@ impl Inspector<'_> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(StoreFindings::Missing),
             Err(error) => return Ok(StoreFindings::Unreadable { why: error.to_string() }),
         };
-        let mut bytes = vec![0; FIRST_FRAME as usize];
+        let mut bytes = vec![0; SECTORS];
         let got = match disk::read_up_to(file.as_ref(), &mut bytes, 0) {
             Ok(got) => got,
             Err(error) => return Ok(StoreFindings::Unreadable { why: error.to_string() }),
         };
         bytes.truncate(got);
         let head = Head::parse(&bytes);
-        if let Some(version) = head.map(|head| head.version).filter(|version| *version != store::FORMAT_VERSION) {
+        if let Some(version) =
+            head.map(|head| head.version).filter(|version| *version != store::FORMAT_VERSION)
+        {
             return Err(Error::UnsupportedVersion {
                 path: self.directory.join(names::store(id)),
                 version,
                 supported: store::FORMAT_VERSION,
             });
         }
-        let base = bytes
-            .get(store::BASE_POSITION as usize..)
-            .and_then(|sector| store::parse_base(sector, self.seed(id)));
+        let base = bytes.get(SECTOR..).and_then(|sector| store::parse_base(sector, self.seed(id)));
         Ok(StoreFindings::Present { length, head, base })
     }
 
@@ -221,7 +226,8 @@ impl Inspector<'_> {
             return false;
         }
         // A clean close vouches for its files, as long as they are as long as it says.
-        let shorter = |close: manifest::Close| segment.store.length().is_none_or(|length| length < close.length);
+        let shorter =
+            |close: manifest::Close| segment.store.length().is_none_or(|length| length < close.length);
         let first_unsealed = self.state.unsealed().next().is_some_and(|(id, _)| id == segment.id);
         self.state.closed.is_none_or(|close| first_unsealed && shorter(close))
     }
@@ -263,7 +269,8 @@ impl Inspector<'_> {
             if ordinal == 0 {
                 continue;
             }
-            let run = place.runs.iter().find(|run| run.ordinals.start < ordinal && ordinal <= run.ordinals.end);
+            let run =
+                place.runs.iter().find(|run| run.ordinals.start < ordinal && ordinal <= run.ordinals.end);
             let Some(run) = run else { return Ok(None) };
             if ordinal == run.whole_ordinal {
                 return Ok(Some((place.id, run.whole_position)));

@@ -10,15 +10,15 @@ use std::ops::Range;
 use super::findings::{Findings, SegmentFindings, StoreFindings, UnnamedStore};
 use super::report::{CutTail, Recovery};
 use super::verdict::{self, Assessment, Placed, Verdict};
-use crate::error::{Damage, Error, Result};
-use crate::names;
+use crate::error::{Damage, Result};
 use crate::manifest::{self, Born, Reading, Seal, SegmentState, State};
+use crate::names;
 use crate::options::DamagePolicy;
-use crate::store::{self, FIRST_FRAME, Origin};
+use crate::store::{FIRST_FRAME, Origin};
 
 /// A segment with at most this many bytes of frames is copied whole, so that a machine that loses
 /// power every hour does not collect tiny segments.
-pub const COPY_WHOLE_BYTES: u64 = 1 << 20;
+pub(crate) const COPY_WHOLE_BYTES: u64 = 1 << 20;
 
 /// What is to be done with a directory.
 #[derive(Debug, Clone)]
@@ -96,7 +96,7 @@ pub struct Plan {
 /// Decides what to do.
 ///
 /// # Errors
-/// [`Error::Damaged`] where the policy refuses, or the manifest itself is damaged.
+/// [`Error::Damaged`](crate::Error::Damaged) where the policy refuses, or the manifest itself is damaged.
 pub fn plan(findings: &Findings, policy: DamagePolicy) -> Result<Planned> {
     let (state, generation) = match &findings.manifest {
         Reading::Absent => return begin(findings),
@@ -156,25 +156,29 @@ fn lost_edit(findings: &Findings, store: &UnnamedStore) -> Damage {
 /// The first damage that speaks against serving, as an error would tell it.
 pub(crate) fn standing_damage(findings: &Findings, state: &State, assessment: &Assessment) -> Option<Damage> {
     if assessment.verdict == Verdict::Damage {
-        let first = assessment.damage.iter().find(|found| found.offsets.is_some()).or(assessment.damage.first());
+        let first =
+            assessment.damage.iter().find(|found| found.offsets.is_some()).or(assessment.damage.first());
         let proof = Some(assessment.proof.describe(assessment.proven_end));
         return Some(Damage {
             directory: findings.directory.clone(),
             file: first.map_or_else(|| findings.directory.clone(), |found| findings.store_path(found.id)),
             position: first.and_then(|found| found.position),
             offsets: first.and_then(|found| found.offsets.clone()),
-            what: first.map_or_else(|| "acknowledged records are missing".to_string(), |found| found.what.clone()),
+            what: first
+                .map_or_else(|| "acknowledged records are missing".to_string(), |found| found.what.clone()),
             proof,
         });
     }
     let range = state.damaged.iter().next()?;
-    let holder = findings.segments.iter().rev().find(|segment| segment.base.is_some_and(|base| base <= range.start));
+    let holder =
+        findings.segments.iter().rev().find(|segment| segment.base.is_some_and(|base| base <= range.start));
     Some(Damage {
         directory: findings.directory.clone(),
         file: holder.map_or_else(|| findings.directory.clone(), |segment| findings.store_path(segment.id)),
         position: None,
         offsets: Some(range),
-        what: "an earlier opening found these records damaged, and no repair has declared them lost".to_string(),
+        what: "an earlier opening found these records damaged, and no repair has declared them lost"
+            .to_string(),
         proof: Some("the manifest holds a Damaged edit".to_string()),
     })
 }
@@ -248,7 +252,8 @@ impl Planner<'_> {
         let proven = self.assessment.proven_end;
         let end = self.reach_beyond(proven);
         let last = self.assessment.placed.iter().rposition(|place| place.base < proven);
-        let whole = last.and_then(|index| self.assessment.placed.get(index)).filter(|place| self.copied_whole(place));
+        let whole =
+            last.and_then(|index| self.assessment.placed.get(index)).filter(|place| self.copied_whole(place));
         self.declare_damage(plan);
         self.seal_proven(plan, last, whole.map(|place| place.id));
 
@@ -285,7 +290,8 @@ impl Planner<'_> {
     /// Whether a segment is small, intact and without a torn tail: then all of it is copied, and
     /// the old one dropped.
     fn copied_whole(&self, place: &Placed) -> bool {
-        let intact = self.assessment.verdict != Verdict::Damage && place.tail.is_none() && place.runs.len() == 1;
+        let intact =
+            self.assessment.verdict != Verdict::Damage && place.tail.is_none() && place.runs.len() == 1;
         let bytes = place.runs.first().map_or(0, |run| run.whole_position - FIRST_FRAME);
         intact && bytes <= COPY_WHOLE_BYTES
     }
@@ -295,7 +301,10 @@ impl Planner<'_> {
             return;
         }
         let missing = |id: u64| {
-            self.findings.segments.iter().any(|s| s.id == id && s.state.seal.is_some() && s.store.length().is_none())
+            self.findings
+                .segments
+                .iter()
+                .any(|s| s.id == id && s.state.seal.is_some() && s.store.length().is_none())
         };
         let sealed_end = self.old.sealed_end();
         for found in &self.assessment.damage {
@@ -317,7 +326,8 @@ impl Planner<'_> {
                 continue;
             }
             let place = self.assessment.placed.iter().find(|place| place.id == segment.id);
-            let next = self.assessment.placed.iter().find(|place| place.id > segment.id).map(|place| place.base);
+            let next =
+                self.assessment.placed.iter().find(|place| place.id > segment.id).map(|place| place.base);
             let base = place.map_or(cursor, |place| place.base);
             let next_offset = next.unwrap_or(proven).min(proven).max(base);
             let millis = segment.store.head().map_or(0, |head| head.created_millis);
@@ -426,7 +436,8 @@ impl Planner<'_> {
                 remove.push(names::store(*id));
             }
         }
-        remove.extend(self.findings.listing.indexes.keys().filter(|id| !keep(id)).map(|id| names::index(*id)));
+        remove
+            .extend(self.findings.listing.indexes.keys().filter(|id| !keep(id)).map(|id| names::index(*id)));
         let temporary = self.findings.listing.temporary.iter().filter(|name| *name != manifest::NEXT_NAME);
         remove.extend(temporary.cloned());
         plan.recovery.removed = remove.clone();
@@ -444,7 +455,11 @@ impl Planner<'_> {
                 && segment.scan.as_ref().is_some_and(|scan| scan.runs.is_empty() && scan.tail.is_none())
         };
         let last_used = self.unsealed().filter(|segment| !empty(segment)).map(|segment| segment.id).max();
-        self.unsealed().filter(empty).map(|s| s.id).filter(|id| last_used.is_none_or(|last| *id > last)).collect()
+        self.unsealed()
+            .filter(empty)
+            .map(|s| s.id)
+            .filter(|id| last_used.is_none_or(|last| *id > last))
+            .collect()
     }
 
     /// An id above every id ever seen.

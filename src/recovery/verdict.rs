@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use super::findings::{SegmentFindings, StoreFindings, UnnamedStore};
 use crate::manifest::State;
-use crate::scan::{Defect, Run};
+use crate::scan::{Broken, Defect, Run};
 use crate::store::Origin;
 
 /// What stands where a named store should be.
@@ -133,9 +133,33 @@ pub struct Placed {
     pub tail: Option<Range<u64>>,
 }
 
+/// What kind of damage it is: what a tool gives a stable code to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DamageKind {
+    /// A store that the manifest names is not there.
+    StoreMissing,
+    /// A store cannot be opened, or its first sectors cannot be read.
+    StoreUnreadable,
+    /// A store is shorter than it was sealed.
+    StoreShort,
+    /// A store's head is not what was written, or another store's.
+    Head,
+    /// A base that contradicts the manifest, or the segment before.
+    Base,
+    /// Frames are not what was written; what is wrong with the first of them, where that is known.
+    Frames(Option<Defect>),
+    /// No store holds the records.
+    NoStore,
+    /// The disk cannot read the bytes.
+    Unreadable,
+}
+
 /// Something that is not what was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DamageFound {
+    /// What kind of damage.
+    pub kind: DamageKind,
     /// The segment.
     pub id: u64,
     /// The position in its store, where there is one.
@@ -199,6 +223,7 @@ pub fn assess(state: &State, segments: &[SegmentFindings], unnamed: &[UnnamedSto
         let file = store_file(state, segment);
         if file != StoreFile::Ours {
             damage.push(DamageFound {
+                kind: kind_of_file(&segment.store),
                 id: segment.id,
                 position: None,
                 offsets: None,
@@ -209,6 +234,7 @@ pub fn assess(state: &State, segments: &[SegmentFindings], unnamed: &[UnnamedSto
             && known != written
         {
             damage.push(DamageFound {
+                kind: DamageKind::Base,
                 id: segment.id,
                 position: Some(crate::store::BASE_POSITION),
                 offsets: None,
@@ -246,6 +272,7 @@ pub fn assess(state: &State, segments: &[SegmentFindings], unnamed: &[UnnamedSto
         }
         if base < valid_end {
             damage.push(DamageFound {
+                kind: DamageKind::Base,
                 id: segment.id,
                 position: None,
                 offsets: None,
@@ -302,6 +329,7 @@ pub fn assess(state: &State, segments: &[SegmentFindings], unnamed: &[UnnamedSto
         if rest == Rest::Unreadable {
             let range = segment.scan.as_ref().and_then(|scan| scan.unreadable.first().cloned());
             damage.push(DamageFound {
+                kind: DamageKind::Unreadable,
                 id: segment.id,
                 position: range.map(|range| range.start),
                 offsets: None,
@@ -338,7 +366,9 @@ fn store_file(state: &State, segment: &SegmentFindings) -> StoreFile {
     match &segment.store {
         StoreFindings::Missing | StoreFindings::Unreadable { .. } => StoreFile::Missing,
         StoreFindings::Listed { .. } => StoreFile::Ours,
-        StoreFindings::Present { head: Some(head), .. } if head.uuid == state.uuid && head.id == segment.id => {
+        StoreFindings::Present { head: Some(head), .. }
+            if head.uuid == state.uuid && head.id == segment.id =>
+        {
             StoreFile::Ours
         }
         StoreFindings::Present { .. } => StoreFile::Strange,
@@ -355,10 +385,20 @@ fn describe_file(store: &StoreFindings) -> &'static str {
     }
 }
 
+fn kind_of_file(store: &StoreFindings) -> DamageKind {
+    match store {
+        StoreFindings::Missing => DamageKind::StoreMissing,
+        StoreFindings::Unreadable { .. } => DamageKind::StoreUnreadable,
+        StoreFindings::Present { .. } | StoreFindings::Listed { .. } => DamageKind::Head,
+    }
+}
+
 fn rest_of(segment: &SegmentFindings) -> Rest {
     match &segment.scan {
         Some(scan) if !scan.unreadable.is_empty() => Rest::Unreadable,
-        Some(scan) if scan.broken.is_some_and(|broken| broken.defect == Defect::Unreadable) => Rest::Unreadable,
+        Some(scan) if scan.broken.is_some_and(|broken| broken.defect == Defect::Unreadable) => {
+            Rest::Unreadable
+        }
         Some(scan) if scan.tail.is_some() => Rest::Bytes,
         _ => Rest::Zeros,
     }
@@ -374,19 +414,36 @@ fn check_sealed(state: &State, segments: &[SegmentFindings], damage: &mut Vec<Da
         if records.as_ref().is_some_and(|records| state.lost.covers(records)) {
             continue;
         }
-        let found = |position, offsets, what: String| DamageFound { id: segment.id, position, offsets, what };
+        let found = |kind, position, offsets, what: String| DamageFound {
+            kind,
+            id: segment.id,
+            position,
+            offsets,
+            what,
+        };
         let file = store_file(state, segment);
         match segment.store.length() {
             None => {
-                damage.push(found(None, records, describe_file(&segment.store).to_string()));
+                damage.push(found(
+                    kind_of_file(&segment.store),
+                    None,
+                    records,
+                    describe_file(&segment.store).to_string(),
+                ));
                 continue;
             }
             Some(length) if length < seal.length => {
                 let what = format!("the store ends at byte {length}, but was sealed at {}", seal.length);
-                damage.push(found(Some(length), records.filter(|_| segment.scan.is_none()), what));
+                let records = records.filter(|_| segment.scan.is_none());
+                damage.push(found(DamageKind::StoreShort, Some(length), records, what));
             }
             Some(_) if file == StoreFile::Strange => {
-                damage.push(found(Some(0), None, describe_file(&segment.store).to_string()));
+                damage.push(found(
+                    DamageKind::Head,
+                    Some(0),
+                    None,
+                    describe_file(&segment.store).to_string(),
+                ));
             }
             Some(_) => {}
         }
@@ -395,14 +452,14 @@ fn check_sealed(state: &State, segments: &[SegmentFindings], damage: &mut Vec<Da
             if gap.offsets.end <= state.front || state.lost.covers(&gap.offsets) {
                 continue;
             }
-            let what = scan
-                .broken
-                .filter(|broken| broken.position == gap.position)
-                .map_or("the frames here are not what was written", |broken| broken.defect.describe());
-            damage.push(found(Some(gap.position), Some(gap.offsets), what.to_string()));
+            let (kind, what) = describe_gap(scan.broken, &gap);
+            // What was truncated away is not missed.
+            let offsets = gap.offsets.start.max(state.front)..gap.offsets.end;
+            damage.push(found(kind, Some(gap.position), Some(offsets), what));
         }
         if let Some(range) = scan.unreadable.first() {
-            damage.push(found(Some(range.start), None, "the disk cannot read these bytes".to_string()));
+            let what = "the disk cannot read these bytes".to_string();
+            damage.push(found(DamageKind::Unreadable, Some(range.start), None, what));
         }
     }
 }
@@ -435,6 +492,13 @@ pub fn gaps(base: u64, runs: &[Run], wanted: Range<u64>) -> Vec<Gap> {
     gaps
 }
 
+/// What is wrong with the first frame of a gap, where it is the one that broke the chain.
+fn describe_gap(broken: Option<Broken>, gap: &Gap) -> (DamageKind, String) {
+    let defect = broken.filter(|broken| broken.position == gap.position).map(|broken| broken.defect);
+    let what = defect.map_or("the frames here are not what was written", Defect::describe);
+    (DamageKind::Frames(defect), what.to_string())
+}
+
 /// What is missing of the offsets `lost`, store by store.
 fn describe_gaps(
     placed: &[Placed],
@@ -450,7 +514,13 @@ fn describe_gaps(
             // No store holds these: their own is gone.
             let id = unsealed.iter().map(|s| s.id).take_while(|id| *id < place.id).last().unwrap_or(place.id);
             let what = "no store holds these records".to_string();
-            found.push(DamageFound { id, position: None, offsets: Some(covered..place.base.min(lost.end)), what });
+            found.push(DamageFound {
+                kind: DamageKind::NoStore,
+                id,
+                position: None,
+                offsets: Some(covered..place.base.min(lost.end)),
+                what,
+            });
         }
         let start = place.base.max(lost.start);
         if start >= end {
@@ -458,15 +528,13 @@ fn describe_gaps(
         }
         let scan = unsealed.iter().find(|s| s.id == place.id).and_then(|s| s.scan.as_ref());
         for gap in gaps(place.base, &place.runs, start..end) {
-            let what = scan
-                .and_then(|scan| scan.broken)
-                .filter(|broken| broken.position == gap.position)
-                .map_or("the frames here are not what was written", |broken| broken.defect.describe());
+            let (kind, what) = describe_gap(scan.and_then(|scan| scan.broken), &gap);
             found.push(DamageFound {
+                kind,
                 id: place.id,
                 position: Some(gap.position),
                 offsets: Some(gap.offsets),
-                what: what.to_string(),
+                what,
             });
         }
         covered = covered.max(end);
@@ -474,7 +542,13 @@ fn describe_gaps(
     if covered < lost.end {
         let id = unsealed.last().map_or(state.last_id, |segment| segment.id);
         let what = "no store holds these records".to_string();
-        found.push(DamageFound { id, position: None, offsets: Some(covered..lost.end), what });
+        found.push(DamageFound {
+            kind: DamageKind::NoStore,
+            id,
+            position: None,
+            offsets: Some(covered..lost.end),
+            what,
+        });
     }
     found
 }
@@ -537,10 +611,7 @@ mod tests {
         };
         let runs = [run(0..3, 1024..1100), run(5..6, 1200..1300)];
         let found = gaps(10, &runs, 10..20);
-        assert_eq!(
-            found,
-            [Gap { offsets: 13..15, position: 1100 }, Gap { offsets: 16..20, position: 1300 }]
-        );
+        assert_eq!(found, [Gap { offsets: 13..15, position: 1100 }, Gap { offsets: 16..20, position: 1300 }]);
         assert_eq!(gaps(10, &[], 10..12), [Gap { offsets: 10..12, position: 1024 }]);
     }
 }
