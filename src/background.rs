@@ -88,6 +88,10 @@ impl Threads {
         core.signal.demands.fetch_or(Signal::STOP, Ordering::AcqRel);
         for handle in self.0.drain(..) {
             handle.thread().unpark();
+            // The last handle can go in a waker that runs on one of these threads.
+            if handle.thread().id() == std::thread::current().id() {
+                continue;
+            }
             // A thread that panicked has poisoned the log; there is nothing more to say here.
             let _ = handle.join();
         }

@@ -409,9 +409,11 @@ impl Core {
 
     /// Asks for a commit in the background.
     pub(crate) fn demand_commit(&self) {
-        self.signal.demand(Signal::COMMIT);
         if self.background == Background::Inline {
-            self.run_background();
+            // Whoever waits hears of a failure through the group.
+            let _ = self.commit_now();
+        } else {
+            self.signal.demand(Signal::COMMIT);
         }
     }
 

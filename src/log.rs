@@ -28,7 +28,7 @@ use crate::stats::{SegmentInfo, Stats};
 use crate::store::{FIRST_FRAME, Store};
 use crate::structure::Structure;
 use crate::table::Table;
-use crate::writer::{self, Active, Gate, Hashed, Room, Writer};
+use crate::writer::{self, Active, Gate, Hashed, Rolled, Room, Writer};
 
 /// How often a directory that a live writer changes is read again before giving up.
 const MOST_ATTEMPTS: usize = 64;
@@ -408,7 +408,10 @@ impl Core {
                 self.signal.demand(Signal::KEEP);
             })?;
             match room {
-                Room::Ready => {
+                Room::Ready | Room::ReserveAhead => {
+                    if matches!(room, Room::ReserveAhead) {
+                        self.signal.demand(Signal::KEEP);
+                    }
                     let offsets = writer.encode(batch, self.durable_end.load(Ordering::Relaxed));
                     let group = writer.group().clone();
                     let pending = writer.pending_bytes();
@@ -453,7 +456,17 @@ impl Core {
         }
         let out_of_range = || Error::OutOfRange { offset, offsets: table.front..end };
         let segment = table.segment_of(offset).ok_or_else(out_of_range)?;
-        Ok(segment.read(offset, self.options.verify_reads)?.0)
+        match segment.read(offset, self.options.verify_reads) {
+            Ok((payload, _)) => Ok(payload),
+            Err(error) => Err(self.truncated_or(offset, error)),
+        }
+    }
+
+    /// A record that a truncation took while it was being read is not damaged: it is gone.
+    #[cold]
+    pub(crate) fn truncated_or(&self, offset: u64, error: Error) -> Error {
+        let offsets = self.table.load().front..self.visible_end();
+        if offsets.contains(&offset) { error } else { Error::OutOfRange { offset, offsets } }
     }
 
     /// Readers that see appended records need them in the file.

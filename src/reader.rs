@@ -186,7 +186,7 @@ impl Reader {
         });
         // Whatever is wrong with this record, the next one may be right.
         self.next += 1;
-        let (segment, payload, position) = found?;
+        let (segment, payload, position) = found.map_err(|error| self.core.truncated_or(offset, error))?;
         self.current = Some(payload);
         let served_whole = table.damaged.is_empty() && table.lost.is_empty();
         let ordinal = u32::try_from(self.next.saturating_sub(segment.base));

@@ -35,7 +35,8 @@ const BASE_MAGIC: [u8; 8] = *b"STONBASE";
 const HEAD_BYTES: usize = 52;
 const BASE_BYTES: usize = 20;
 const SECTOR: usize = 512;
-const FIRST_RESERVE: u64 = 64 << 10;
+/// A store's first reservation where nobody knows how much will come, in bytes.
+pub(crate) const FIRST_RESERVE: u64 = 64 << 10;
 const LARGEST_RESERVE: u64 = 16 << 20;
 
 /// How a store came to be.
@@ -184,6 +185,8 @@ pub(crate) struct Store {
     /// Created at the first mapped read; replaced (under the lock) only where a store outgrew it.
     map: OnceLock<Option<Arc<Map>>>,
     larger_map: Mutex<Option<Arc<Map>>>,
+    /// Serialises whatever changes the file's length.
+    growing: Mutex<()>,
     map_bytes: u64,
 }
 
@@ -257,6 +260,7 @@ impl Store {
             published: AtomicU64::new(published),
             map: OnceLock::new(),
             larger_map: Mutex::new(None),
+            growing: Mutex::new(()),
             map_bytes,
         }
     }
@@ -290,8 +294,9 @@ impl Store {
     }
 
     /// Makes sure that frames up to position `end` fit in reserved space, in growing steps so that
-    /// a small log stays small. Callers serialise.
+    /// a small log stays small.
     pub(crate) fn reserve(&self, end: u64, most: u64) -> Result<()> {
+        let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
         let reserved = self.reserved();
         if end <= reserved {
             return Ok(());
@@ -331,6 +336,7 @@ impl Store {
 
     /// Cuts bytes that were never published, durably, and reserves their space again.
     pub(crate) fn cut(&self, position: u64) -> Result<()> {
+        let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = |error| Error::io("cutting", &self.path, Some(position), error);
         let reserved = self.reserved();
         disk::retry_interrupted(|| self.file.set_length(position)).map_err(failed)?;

@@ -15,17 +15,14 @@ use crate::background::Signal;
 use crate::commit::{Core, lock};
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::manifest::edit::{MAX_META_KEY_BYTES, MAX_META_VALUE_BYTES};
+use crate::manifest::edit::{MAX_META_BYTES, MAX_META_KEY_BYTES, MAX_META_VALUE_BYTES};
 use crate::manifest::file::{Failure, ManifestFile, remove_if_present};
 use crate::manifest::{Close, Edit, Seal};
 use crate::names;
 use crate::segment::{self, SealedEnd, Segment};
-use crate::store::{self, FIRST_FRAME, Head, Origin, Store};
+use crate::store::{self, FIRST_FRAME, FIRST_RESERVE, Head, Origin, Store};
 use crate::table::Table;
-use crate::writer::{Gate, Rolled};
-
-/// A prepared segment's first reservation, in bytes.
-const FIRST_RESERVE: u64 = 64 << 10;
+use crate::writer::{Gate, MOST_ROLLED, Rolled, space_ahead};
 
 /// What the manifest's lock guards.
 #[derive(Debug)]
@@ -60,39 +57,81 @@ impl Core {
         structure.manifest.append(edits).map_err(|failure| self.failed(failure))
     }
 
-    /// Seals what was rolled and prepares the next segment. With `must`, a commit is made where
-    /// sealing waits for one.
-    pub(crate) fn keep(&self, must: bool) -> Result<()> {
+    /// Seals what was rolled, prepares segments ahead, and reserves space ahead: what a roll should
+    /// not have to wait for. The edits go out as one batch. `urgent` is for an append that cannot
+    /// roll: it has a commit made where sealing waits for one.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] where no segment could be prepared and none is there.
+    pub(crate) fn keep(&self, urgent: bool) -> Result<()> {
         let mut structure = self.changing()?;
-        self.seal_rolled(&mut structure, must)?;
-        if lock(&self.writer).spare.is_none() {
-            self.prepare(&mut structure)?;
+        if urgent && lock(&self.writer).can_roll() {
+            return Ok(());
+        }
+        self.reserve_ahead();
+        let mut edits = Vec::new();
+        let sealed = self.plan_seals(urgent, &mut edits)?;
+        let prepared = self.prepare(&structure, &mut edits);
+        if !edits.is_empty() {
+            self.edit(&mut structure, edits)?;
+        }
+        self.finish_seals(sealed);
+        match prepared {
+            Ok(stores) => lock(&self.writer).spares.extend(stores),
+            Err(failure) => return Err(self.failed(failure)),
         }
         structure.manifest.restock();
         Ok(())
     }
 
-    /// Prepares a segment ahead: file, directory, Create, in this order.
-    fn prepare(&self, structure: &mut Structure) -> Result<()> {
-        let store = self.new_store(structure).map_err(|failure| self.failed(failure))?;
-        // Without an active segment there is no predecessor whose end could be the base.
-        let base = {
-            let writer = lock(&self.writer);
-            writer.active.is_none().then_some(writer.next_offset())
+    /// Keeps reserved space ahead of the writer. A full disk is the append's to report.
+    fn reserve_ahead(&self) {
+        let (store, position) = match &lock(&self.writer).active {
+            Some(active) => (active.store.clone(), active.position),
+            None => return,
         };
-        let id = store.id();
-        self.edit(structure, vec![Edit::Create { id, base, born: None }])?;
-        lock(&self.writer).spare = Some(store);
-        Ok(())
+        let most = self.options.segment_bytes;
+        if store.reserved() < most && position + space_ahead(position) > store.reserved() {
+            let _ = store.reserve(store.reserved() + 1, most);
+        }
     }
 
-    /// A store that no manifest names yet, durable with its name. Takes no lock, so that it can be
-    /// called while the writer stands still.
-    fn new_store(&self, structure: &Structure) -> Result<Store, Failure> {
+    /// Prepares segments ahead: files, then directory; the Creates are the caller's to append. A
+    /// disk too full for a comfortable reservation, or for more than one, is no failure.
+    fn prepare(&self, structure: &Structure, edits: &mut Vec<Edit>) -> Result<Vec<Store>, Failure> {
+        let (wanted, reserve, mut base, have) = {
+            let writer = lock(&self.writer);
+            let (wanted, reserve) = writer.wants_spares();
+            // Without an active segment there is no predecessor whose end could be the base.
+            let base = (writer.active.is_none() && writer.spares.is_empty()).then_some(writer.next_offset());
+            (wanted, reserve, base, !writer.spares.is_empty())
+        };
+        let mut stores: Vec<Store> = Vec::new();
+        for number in 0..wanted {
+            let id = structure.manifest.state().last_id.saturating_add(1 + number as u64);
+            match self.new_store(id, reserve) {
+                Ok(store) => stores.push(store),
+                Err(error) if error.is_no_space() && (have || !stores.is_empty()) => break,
+                Err(error) => return Err(Failure::Refused(error)),
+            }
+        }
+        if !stores.is_empty() {
+            self.sync_directory()?;
+        }
+        edits.extend(stores.iter().map(|store| Edit::Create {
+            id: store.id(),
+            base: base.take(),
+            born: None,
+        }));
+        Ok(stores)
+    }
+
+    /// A store that no manifest names yet; its name is not durable yet. Takes no lock, so that it
+    /// can be called while the writer stands still.
+    fn new_store(&self, id: u64, reserve: u64) -> Result<Store> {
         let disk = self.place.disk.as_ref();
-        let id = structure.manifest.state().last_id.saturating_add(1);
         // Left behind by an attempt that found the disk full.
-        remove_if_present(disk, &self.place.path(&names::store(id))).map_err(Failure::Refused)?;
+        remove_if_present(disk, &self.place.path(&names::store(id)))?;
         let head = Head {
             version: store::FORMAT_VERSION,
             origin: Origin::Roll,
@@ -100,12 +139,36 @@ impl Core {
             id,
             created_millis: disk.now_millis(),
         };
-        let reserve = FIRST_RESERVE.min(self.options.segment_bytes.saturating_sub(FIRST_FRAME));
         let directory = &self.place.directory;
-        let store = Store::create(disk, directory, head, reserve).map_err(Failure::Refused)?;
-        disk::retry_interrupted(|| disk.sync_dir(directory))
-            .map_err(|error| Failure::Unknown(Error::io("syncing directory", directory, None, error)))?;
-        Ok(store)
+        let small = reserve.min(FIRST_RESERVE);
+        Store::create(disk, directory, head, reserve).or_else(|error| {
+            if error.is_no_space() && small < reserve {
+                Store::create(disk, directory, head, small)
+            } else {
+                Err(error)
+            }
+        })
+    }
+
+    /// A fresh store for a truncation, durable with its name; none on a full disk: the log then
+    /// goes on without an active segment until space is back.
+    fn fresh_store(&self, structure: &Structure) -> Result<Option<Store>, Failure> {
+        let id = structure.manifest.state().last_id.saturating_add(1);
+        let reserve = FIRST_RESERVE.min(self.options.segment_bytes.saturating_sub(FIRST_FRAME));
+        match self.new_store(id, reserve) {
+            Ok(store) => {
+                self.sync_directory()?;
+                Ok(Some(store))
+            }
+            Err(error) if error.is_no_space() => Ok(None),
+            Err(error) => Err(Failure::Refused(error)),
+        }
+    }
+
+    fn sync_directory(&self) -> Result<(), Failure> {
+        let directory = &self.place.directory;
+        disk::retry_interrupted(|| self.place.disk.sync_dir(directory))
+            .map_err(|error| Failure::Unknown(Error::io("syncing directory", directory, None, error)))
     }
 
     fn failed(&self, failure: Failure) -> Error {
@@ -115,30 +178,51 @@ impl Core {
         }
     }
 
-    /// Seals rolled segments, in order, once the durable end has passed them.
-    fn seal_rolled(&self, structure: &mut Structure, must: bool) -> Result<()> {
-        loop {
-            let Some(rolled) = lock(&self.writer).rolled.front().cloned() else { return Ok(()) };
-            if self.durable_end() < rolled.end {
-                if !must {
-                    return Ok(());
-                }
-                self.commit_now()?;
-            }
-            self.seal(structure, &rolled)?;
-            lock(&self.writer).rolled.pop_front();
+    /// Seals rolled segments, in order, all of them.
+    fn seal_rolled(&self, structure: &mut Structure) -> Result<()> {
+        self.commit_now()?;
+        let mut edits = Vec::new();
+        let sealed = self.plan_seals(false, &mut edits)?;
+        if !edits.is_empty() {
+            self.edit(structure, edits)?;
         }
+        self.finish_seals(sealed);
+        Ok(())
     }
 
-    fn seal(&self, structure: &mut Structure, rolled: &Rolled) -> Result<()> {
-        let (first_millis, last_millis) = rolled.segment.time_range();
-        let seal = Seal { next_offset: rolled.end, length: rolled.length, first_millis, last_millis };
-        self.write_index_of(&rolled.segment, seal);
-        self.edit(structure, vec![Edit::Seal { id: rolled.segment.id, seal }])?;
-        let sealed = self.sealed_segment(&rolled.segment, seal)?;
-        self.replace_segment(&sealed);
-        tracing::debug!(segment = sealed.id, next_offset = seal.next_offset, "sealed");
-        Ok(())
+    /// The Seals of rolled segments that the durable end has passed, their indexes written. With
+    /// `urgent`, at least one.
+    fn plan_seals(&self, urgent: bool, edits: &mut Vec<Edit>) -> Result<Vec<(Rolled, Seal)>> {
+        let rolled: Vec<Rolled> = lock(&self.writer).rolled.iter().cloned().collect();
+        if urgent
+            && rolled.len() >= MOST_ROLLED
+            && rolled.first().is_some_and(|first| self.durable_end() < first.end)
+        {
+            self.commit_now()?;
+        }
+        let durable_end = self.durable_end();
+        let mut sealed = Vec::new();
+        for rolled in rolled.into_iter().take_while(|rolled| rolled.end <= durable_end) {
+            let (first_millis, last_millis) = rolled.segment.time_range();
+            let seal = Seal { next_offset: rolled.end, length: rolled.length, first_millis, last_millis };
+            self.write_index_of(&rolled.segment, seal);
+            edits.push(Edit::Seal { id: rolled.segment.id, seal });
+            sealed.push((rolled, seal));
+        }
+        Ok(sealed)
+    }
+
+    /// After the edits: readers go over to the index on disk.
+    fn finish_seals(&self, sealed: Vec<(Rolled, Seal)>) {
+        for (rolled, seal) in sealed {
+            match self.sealed_segment(&rolled.segment, seal) {
+                Ok(segment) => self.replace_segment(&segment),
+                // The one in memory serves as well.
+                Err(error) => tracing::warn!(%error, "a sealed segment could not be opened anew"),
+            }
+            lock(&self.writer).rolled.pop_front();
+            tracing::debug!(segment = rolled.segment.id, next_offset = seal.next_offset, "sealed");
+        }
     }
 
     /// An index is derived: without space for it the segment is sealed all the same, and the index
@@ -196,6 +280,12 @@ impl Core {
             return too_large("metadata value", value.len(), MAX_META_VALUE_BYTES);
         }
         let mut structure = self.changing()?;
+        let meta = &structure.manifest.state().meta;
+        let kept = meta.iter().filter(|(other, _)| *other != key).map(|(key, value)| key.len() + value.len());
+        let total = kept.sum::<usize>() + key.len() + value.map_or(0, <[u8]>::len);
+        if value.is_some() && total > MAX_META_BYTES {
+            return too_large("metadata", total, MAX_META_BYTES);
+        }
         let edit = Edit::Meta { key: key.to_string(), value: value.map(<[u8]>::to_vec) };
         self.edit(&mut structure, vec![edit])
     }
@@ -214,7 +304,7 @@ impl Core {
             self.commit_now()?;
         }
         if lock(&self.writer).rolled.front().is_some_and(|rolled| rolled.end <= offset) {
-            self.seal_rolled(&mut structure, true)?;
+            self.seal_rolled(&mut structure)?;
         }
         let state = structure.manifest.state();
         let dropped: Vec<u64> =
@@ -246,10 +336,8 @@ impl Core {
                 next: self.next_offset.load(Ordering::Acquire),
             });
         }
-        // On a full disk the log goes on without an active segment until space is back.
-        let fresh = match self.new_store(structure) {
-            Ok(store) => Some(store),
-            Err(Failure::Refused(error)) if error.is_no_space() => None,
+        let fresh = match self.fresh_store(structure) {
+            Ok(fresh) => fresh,
             Err(failure) => {
                 drop(quiet);
                 return Err(self.failed(failure));
@@ -302,10 +390,8 @@ impl Core {
             quiet.writer.rolled.iter().filter(|rolled| rolled.end <= end).cloned().collect();
         let keeps_part = end > cut.base;
         let length = if keeps_part { cut.checked_position(end)? } else { FIRST_FRAME };
-        // On a full disk the log goes on without an active segment until space is back.
-        let fresh = match self.new_store(&structure) {
-            Ok(store) => Some(store),
-            Err(Failure::Refused(error)) if error.is_no_space() => None,
+        let fresh = match self.fresh_store(&structure) {
+            Ok(fresh) => fresh,
             Err(failure) => {
                 drop(quiet);
                 return Err(self.failed(failure));
@@ -386,12 +472,12 @@ impl Core {
         }
         self.check_poison()?;
         self.commit_now()?;
-        self.seal_rolled(&mut structure, true)?;
+        self.seal_rolled(&mut structure)?;
         let mut quiet = self.quiesce()?;
         quiet.writer.gate = Gate::Closed;
         let next_offset = quiet.writer.next_offset();
         let active = quiet.writer.active.take();
-        let spare = quiet.writer.spare.take();
+        let spares: Vec<u64> = quiet.writer.spares.drain(..).map(|spare| spare.id()).collect();
         drop(quiet);
 
         let mut length = 0;
@@ -406,12 +492,10 @@ impl Core {
             }
         }
         let mut edits = Vec::new();
-        edits.extend(spare.iter().map(|spare| Edit::Drop { id: spare.id(), quarantine: false }));
+        edits.extend(spares.iter().map(|id| Edit::Drop { id: *id, quarantine: false }));
         edits.push(Edit::Close(Close { length, next_offset }));
         self.edit(&mut structure, edits)?;
-        if let Some(spare) = spare {
-            self.remove_files(&[spare.id()]);
-        }
+        self.remove_files(&spares);
         tracing::info!(directory = %self.place.directory.display(), next_offset, "closed");
         Ok(())
     }

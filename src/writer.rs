@@ -18,12 +18,21 @@ use crate::group::Group;
 use crate::index::MemoryIndex;
 use crate::options::MAX_BATCH_BYTES;
 use crate::segment::{Place, Segment};
-use crate::store::{self, FIRST_FRAME, Store};
+use crate::store::{self, FIRST_FRAME, FIRST_RESERVE, Store};
 
 /// Encoded bytes that wait to be written are bounded by this (and one batch).
 pub(crate) const MOST_PENDING_BYTES: u64 = 8 << 20;
-/// At most this many rolled segments wait to be sealed; then a roll waits.
-pub(crate) const MOST_ROLLED: usize = 2;
+/// At most this many rolled segments wait to be sealed; then a roll waits. With them, the active
+/// one and the spares, at most seven segments are unsealed.
+pub(crate) const MOST_ROLLED: usize = 4;
+/// So many segments are prepared ahead in a log that rolls; before its first roll, one.
+const MOST_SPARES: usize = 2;
+
+/// How much reserved space should lie ahead of `position`; with less, more is reserved in the
+/// background. As much as was written already, within bounds: a small log stays small.
+pub(crate) fn space_ahead(position: u64) -> u64 {
+    position.clamp(16 << 10, 8 << 20)
+}
 
 /// A payload with its checksum, hashed before the lock was taken.
 pub(crate) type Hashed<'a> = (&'a [u8], PayloadChecksum);
@@ -100,6 +109,8 @@ pub(crate) struct Taken {
 pub(crate) enum Room {
     /// It fits.
     Ready,
+    /// It fits, and more space should be reserved before it is needed.
+    ReserveAhead,
     /// The structure is being changed: wait for it.
     Paused,
     /// A spare must be prepared, or rolled segments sealed, first.
@@ -114,7 +125,7 @@ pub(crate) struct Writer {
     segment_bytes: u64,
     next_offset: u64,
     pub(crate) active: Option<Active>,
-    pub(crate) spare: Option<Store>,
+    pub(crate) spares: VecDeque<Store>,
     pub(crate) rolled: VecDeque<Rolled>,
     chunks: Vec<Chunk>,
     pending_bytes: u64,
@@ -126,6 +137,7 @@ pub(crate) struct Writer {
     pub(crate) gate: Gate,
     /// A change of structure wants the writer to itself: appenders wait at the structure's lock.
     pub(crate) paused: bool,
+    has_rolled: bool,
     appended: bool,
 }
 
@@ -136,7 +148,7 @@ impl Writer {
             segment_bytes,
             next_offset,
             active: None,
-            spare: None,
+            spares: VecDeque::new(),
             rolled: VecDeque::new(),
             chunks: Vec::new(),
             pending_bytes: 0,
@@ -146,6 +158,7 @@ impl Writer {
             recycled: Vec::new(),
             gate,
             paused: false,
+            has_rolled: false,
             appended: false,
         }
     }
@@ -168,6 +181,22 @@ impl Writer {
 
     pub(crate) fn is_active(&self, store: &Arc<Store>) -> bool {
         self.active.as_ref().is_some_and(|active| Arc::ptr_eq(&active.store, store))
+    }
+
+    /// How many segments should be prepared, and how much of each should be reserved: a log that
+    /// rolled once is taken to go on so.
+    pub(crate) fn wants_spares(&self) -> (usize, u64) {
+        let (spares, reserve) =
+            if self.has_rolled { (MOST_SPARES, self.segment_bytes) } else { (1, FIRST_RESERVE) };
+        (
+            spares.saturating_sub(self.spares.len()),
+            reserve.min(self.segment_bytes).saturating_sub(FIRST_FRAME),
+        )
+    }
+
+    /// Whether a roll can go ahead.
+    pub(crate) fn can_roll(&self) -> bool {
+        !self.spares.is_empty() && self.rolled.len() < MOST_ROLLED
     }
 
     /// Refuses where the writer takes nothing.
@@ -202,20 +231,24 @@ impl Writer {
             let empty = active.position == FIRST_FRAME;
             let ordinals = self.next_offset - active.segment.base + records as u64;
             if (end <= self.segment_bytes || empty) && ordinals < u64::from(u32::MAX) {
-                if end > active.store.reserved() {
-                    active.store.reserve(end, self.segment_bytes.max(end))?;
-                    self.reserve_for_recovery(bytes);
+                let reserved = active.store.reserved();
+                if end + space_ahead(end) <= reserved || reserved >= self.segment_bytes && end <= reserved {
+                    return Ok(Room::Ready);
                 }
-                return Ok(Room::Ready);
+                if end > reserved {
+                    active.store.reserve(end, self.segment_bytes.max(end))?;
+                }
+                self.reserve_for_recovery(bytes);
+                return Ok(Room::ReserveAhead);
             }
         }
         if self.rolled.len() >= MOST_ROLLED {
             return Ok(Room::NeedsSpare);
         }
-        let Some(spare) = self.spare.take() else { return Ok(Room::NeedsSpare) };
+        let Some(spare) = self.spares.pop_front() else { return Ok(Room::NeedsSpare) };
         let end = FIRST_FRAME + bytes;
         if let Err(error) = spare.reserve(end, self.segment_bytes.max(end)) {
-            self.spare = Some(spare);
+            self.spares.push_front(spare);
             return Err(error);
         }
         self.roll(spare, &mut on_roll);
@@ -226,7 +259,7 @@ impl Writer {
     /// reservation, which recovery may give up, is kept as large. Best effort, as the spare itself.
     fn reserve_for_recovery(&self, bytes: u64) {
         let needed = self.exposed_bytes + self.last_group_bytes + bytes + FIRST_FRAME;
-        if let Some(spare) = &self.spare
+        if let Some(spare) = self.spares.back()
             && spare.reserved() < needed
             && let Err(error) = spare.reserve(needed, needed)
         {
@@ -238,6 +271,7 @@ impl Writer {
     fn roll(&mut self, spare: Store, on_roll: &mut impl FnMut(&Arc<Segment>)) {
         let store = Arc::new(spare.with_map_bytes(self.segment_bytes));
         if let Some(old) = self.active.take() {
+            self.has_rolled = true;
             self.rolled.push_back(Rolled {
                 segment: old.segment,
                 end: self.next_offset,
@@ -373,11 +407,11 @@ impl Writer {
     }
 
     /// Moves the log's end: after a truncation that begins a fresh segment (or none for now).
-    pub(crate) fn restart(&mut self, next_offset: u64, spare: Option<Store>) {
+    pub(crate) fn restart(&mut self, next_offset: u64, fresh: Option<Store>) {
         self.active = None;
         self.rolled.clear();
         self.chunks.clear();
-        self.spare = spare;
+        self.spares = fresh.into_iter().collect();
         self.next_offset = next_offset;
     }
 }

@@ -11,6 +11,8 @@ use std::ops::Range;
 
 /// The longest key of a [`Edit::Meta`], in bytes.
 pub const MAX_META_KEY_BYTES: usize = 255;
+/// All named values together have at most this many bytes, keys included.
+pub const MAX_META_BYTES: usize = 4 << 20;
 /// The longest value of a [`Edit::Meta`], in bytes.
 pub const MAX_META_VALUE_BYTES: usize = 64 << 10;
 

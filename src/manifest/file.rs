@@ -28,12 +28,12 @@ pub const NEXT_NAME: &str = "MANIFEST.next";
 /// The format version that this build writes and reads.
 pub(crate) const FORMAT_VERSION: u32 = 1;
 /// A larger MANIFEST is refused: it is read whole.
-pub(crate) const MAX_FILE_BYTES: u64 = 256 << 20;
+pub(crate) const MAX_FILE_BYTES: u64 = 1 << 30;
 
 const MAGIC: [u8; 8] = *b"STONEMAN";
 const HEAD_BYTES: usize = 44;
 const SECTOR: usize = 512;
-/// Room behind the folded state: how many bytes of edits fit before the next checkpoint.
+/// Room behind the folded state at least: how many bytes of edits fit before the next checkpoint.
 const ROOM_BYTES: u64 = 32 << 10;
 
 /// What lies behind the last whole batch of edits.
@@ -283,7 +283,15 @@ impl ManifestFile {
         let mut bytes = Head { version: FORMAT_VERSION, uuid: state.uuid, generation }.encode();
         bytes.extend(encode_batch(&edits, 0, seed));
         let position = bytes.len() as u64;
-        let reserved = position + ROOM_BYTES;
+        // As much room again as the state takes: a checkpoint's cost is spread over as many edits.
+        let reserved = position + position.max(ROOM_BYTES);
+        if reserved > MAX_FILE_BYTES {
+            return Err(Failure::Refused(Error::TooLarge {
+                what: "manifest",
+                bytes: reserved,
+                limit: MAX_FILE_BYTES,
+            }));
+        }
 
         let prepared = (|| {
             remove_if_present(disk.as_ref(), &next)?;
@@ -334,16 +342,18 @@ impl ManifestFile {
 
     /// Appends edits as one batch and makes them durable. They are folded in when this returns.
     pub(crate) fn append(&mut self, edits: Vec<Edit>) -> Result<(), Failure> {
-        let mut state = self.state.clone();
-        for edit in &edits {
-            state.apply(edit.clone()).map_err(|why| {
-                Failure::Refused(Error::InvalidOption { option: "manifest edit", why: why.to_string() })
-            })?;
-        }
         let mut bytes = encode_batch(&edits, self.ordinal, self.seed);
         if self.position + bytes.len() as u64 > self.reserved {
             self.checkpoint(bytes.len() as u64)?;
             bytes = encode_batch(&edits, self.ordinal, self.seed);
+        }
+        let count = u32::try_from(edits.len()).unwrap_or(u32::MAX);
+        for edit in edits {
+            // Every edit was decided from this state under its lock, so that none contradicts it.
+            self.state.apply(edit).map_err(|why| {
+                let source = std::io::Error::other(format!("an edit contradicts the state: {why}"));
+                Failure::Unknown(Error::io("changing", &self.path, Some(self.position), source))
+            })?;
         }
         disk::write_all_at(self.file.as_ref(), &bytes, self.position).map_err(|error| {
             Failure::Unknown(Error::io("writing", &self.path, Some(self.position), error))
@@ -351,8 +361,7 @@ impl ManifestFile {
         disk::retry_interrupted(|| self.file.sync())
             .map_err(|error| Failure::Unknown(Error::io("syncing", &self.path, None, error)))?;
         self.position += bytes.len() as u64;
-        self.ordinal = self.ordinal.saturating_add(u32::try_from(edits.len()).unwrap_or(u32::MAX));
-        self.state = state;
+        self.ordinal = self.ordinal.saturating_add(count);
         Ok(())
     }
 

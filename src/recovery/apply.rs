@@ -61,12 +61,17 @@ pub(crate) fn apply(disk: &Arc<dyn Disk>, directory: &Path, plan: &mut Plan, old
     let manifest = ManifestFile::create(disk.clone(), directory, plan.state.clone(), plan.generation)
         .map_err(|failure| failure.into_error())?;
     for moved in &plan.quarantine {
-        quarantine(disk.as_ref(), directory, moved)?;
+        match quarantine(disk.as_ref(), directory, moved) {
+            // It stays where it is, and the manifest says that it is to be moved: a later opening
+            // will, when there is space.
+            Err(error) if error.is_no_space() => tracing::warn!(%error, "not moved to quarantine for now"),
+            moved => moved?,
+        }
     }
     for name in &plan.remove {
         remove_if_present(disk.as_ref(), &directory.join(name))?;
     }
-    if !plan.quarantine.is_empty() {
+    if !plan.quarantine.is_empty() && disk.exists(&directory.join(names::QUARANTINE)).unwrap_or(false) {
         bound_quarantine(disk.as_ref(), directory)?;
     }
     Ok(Applied { manifest, copied })

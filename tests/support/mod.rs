@@ -134,7 +134,8 @@ impl Model {
         if !fronts.contains(&Some(offsets.start)) {
             return Err(format!("G4: front is {}, may be {fronts:?}", offsets.start));
         }
-        let skipped = self.front_under_way.is_some_and(|front| front > self.end() && offsets == (front..front));
+        let skipped =
+            self.front_under_way.is_some_and(|front| front > self.end() && offsets == (front..front));
         let cut = self.back_under_way == Some(offsets.end);
         if !skipped && !cut {
             if offsets.end < self.acknowledged {
@@ -155,8 +156,11 @@ impl Model {
                 return Err(format!("G2: the record at {offset} is not what was submitted"));
             }
         }
-        let listed: Vec<u64> =
-            log.records(..).map(|record| record.map(|r| r.offset())).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
+        let listed: Vec<u64> = log
+            .records(..)
+            .map(|record| record.map(|r| r.offset()))
+            .collect::<Result<_, _>>()
+            .map_err(|e| e.to_string())?;
         if listed != offsets.clone().collect::<Vec<_>>() {
             return Err(format!("G2: records() gives {listed:?} of {offsets:?}"));
         }
@@ -224,7 +228,10 @@ fn check_open(log: &Log, model: &Model) -> Result<(), String> {
     }
     let durable = log.durable_end();
     if durable < model.acknowledged {
-        return Err(format!("G1: durable end {durable} is below what was acknowledged, {}", model.acknowledged));
+        return Err(format!(
+            "G1: durable end {durable} is below what was acknowledged, {}",
+            model.acknowledged
+        ));
     }
     for offset in [offsets.start, durable.saturating_sub(1), durable, offsets.end] {
         match log.read(offset) {
@@ -234,7 +241,11 @@ fn check_open(log: &Log, model: &Model) -> Result<(), String> {
                 }
             }
             Err(Error::OutOfRange { .. }) if offset >= durable || offset < offsets.start => {}
-            other => return Err(format!("G8: reading {offset} of {offsets:?}, durable {durable}, gave {other:?}")),
+            other => {
+                return Err(format!(
+                    "G8: reading {offset} of {offsets:?}, durable {durable}, gave {other:?}"
+                ));
+            }
         }
     }
     Ok(())
@@ -364,7 +375,8 @@ pub fn recover_and_check(setup: &Setup, disk: &SimDisk, model: &Model) -> Result
     // Whatever is served after opening must not live in the page cache alone (G6, G7).
     disk.power_loss(Loss::Nothing);
     drop(log);
-    let log = setup.options(disk).open(DIRECTORY).map_err(|error| format!("G7: does not open again: {error}"))?;
+    let log =
+        setup.options(disk).open(DIRECTORY).map_err(|error| format!("G7: does not open again: {error}"))?;
     after.check(&log).map_err(|why| format!("after a power cut behind the recovery: {why}"))?;
     for _ in 0..3 {
         let content = after.content(40);
@@ -375,7 +387,10 @@ pub fn recover_and_check(setup: &Setup, disk: &SimDisk, model: &Model) -> Result
     after.acknowledged = after.end();
     disk.power_loss(Loss::Nothing);
     drop(log);
-    let log = setup.options(disk).open(DIRECTORY).map_err(|error| format!("G1: does not open at the end: {error}"))?;
+    let log = setup
+        .options(disk)
+        .open(DIRECTORY)
+        .map_err(|error| format!("G1: does not open at the end: {error}"))?;
     after.check(&log).map_err(|why| format!("after appending behind the recovery: {why}"))?;
     after.adopt(&log);
     disk.process_crash();
