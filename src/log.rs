@@ -597,12 +597,14 @@ fn recover(
         let active = Segment::with_memory_index(place.clone(), base, store.clone(), index, None);
         let active = Arc::new(active);
         table.segments.push(active.clone());
-        // A front beyond the active segment's end (an emptied log) leaves its ordinals behind: the
-        // next record begins a segment of its own.
-        if u64::from(count) == next_offset.saturating_sub(base)
-            && active.memory_index().is_some_and(|i| i.len() == count)
-        {
+        let held = active.memory_index().map_or(0, |index| index.len());
+        let end = base.saturating_add(u64::from(held));
+        if end == next_offset {
             writer.active = Some(Active { segment: active, store, position: length });
+        } else {
+            // A front beyond its end leaves its ordinals behind: it is sealed as it is, and the next
+            // record begins a segment of its own.
+            writer.rolled.push_back(Rolled { segment: active, end, length });
         }
     }
     let core = Core::new(place, options.clone(), Some(Structure { manifest }), writer, table, next_offset);

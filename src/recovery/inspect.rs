@@ -226,10 +226,13 @@ impl Inspector<'_> {
             return false;
         }
         // A clean close vouches for its files, as long as they are as long as it says.
-        let shorter =
-            |close: manifest::Close| segment.store.length().is_none_or(|length| length < close.length);
+        let ours =
+            segment.store.head().is_some_and(|head| head.uuid == self.state.uuid && head.id == segment.id);
+        let suspect = |close: manifest::Close| {
+            !ours || segment.store.length().is_none_or(|length| length < close.length)
+        };
         let first_unsealed = self.state.unsealed().next().is_some_and(|(id, _)| id == segment.id);
-        self.state.closed.is_none_or(|close| first_unsealed && shorter(close))
+        self.state.closed.is_none_or(|close| first_unsealed && suspect(close))
     }
 
     fn unnamed(&self) -> Result<Vec<UnnamedStore>> {
