@@ -55,8 +55,6 @@ pub(crate) struct WriteStage {
 /// Counters for `stats`.
 #[derive(Default)]
 pub(crate) struct Counters {
-    pub(crate) records: AtomicU64,
-    pub(crate) payload_bytes: AtomicU64,
     pub(crate) written_bytes: AtomicU64,
     pub(crate) writes: AtomicU64,
     pub(crate) fsyncs: AtomicU64,

@@ -351,7 +351,8 @@ impl Log {
 
     /// Counters since opening.
     pub fn stats(&self) -> Stats {
-        Stats::of(&self.core().counters)
+        let (records, payload_bytes) = lock(&self.core().writer).accepted();
+        Stats::of(&self.core().counters, records, payload_bytes)
     }
 
     /// What opening found and did.
@@ -417,8 +418,6 @@ impl Core {
                     let pending = writer.pending_bytes();
                     self.next_offset.store(offsets.end, Ordering::Release);
                     drop(writer);
-                    self.counters.records.fetch_add(batch.len() as u64, Ordering::Relaxed);
-                    self.counters.payload_bytes.fetch_add(payload_bytes(batch), Ordering::Relaxed);
                     if pending >= crate::commit::WRITE_EVERY_BYTES as u64
                         && self.options.durability != Durability::Always
                     {
@@ -476,10 +475,6 @@ impl Core {
             _ => self.write_only().map(|_| ()),
         }
     }
-}
-
-fn payload_bytes(batch: &[Hashed<'_>]) -> u64 {
-    batch.iter().map(|(payload, _)| payload.len() as u64).sum()
 }
 
 fn check_expected(expected: Option<u64>, next: u64) -> Result<()> {

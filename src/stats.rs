@@ -56,10 +56,10 @@ pub struct Stats {
 }
 
 impl Stats {
-    pub(crate) fn of(counters: &Counters) -> Stats {
+    pub(crate) fn of(counters: &Counters, records: u64, payload_bytes: u64) -> Stats {
         Stats {
-            records: counters.records.load(Ordering::Relaxed),
-            payload_bytes: counters.payload_bytes.load(Ordering::Relaxed),
+            records,
+            payload_bytes,
             writes: counters.writes.load(Ordering::Relaxed),
             written_bytes: counters.written_bytes.load(Ordering::Relaxed),
             fsyncs: counters.fsyncs.load(Ordering::Relaxed),

@@ -139,6 +139,9 @@ pub(crate) struct Writer {
     pub(crate) paused: bool,
     has_rolled: bool,
     appended: bool,
+    /// Since opening: for `stats`, counted here as the lock is held anyway.
+    accepted_records: u64,
+    accepted_bytes: u64,
 }
 
 impl Writer {
@@ -160,11 +163,18 @@ impl Writer {
             paused: false,
             has_rolled: false,
             appended: false,
+            accepted_records: 0,
+            accepted_bytes: 0,
         }
     }
 
     pub(crate) fn next_offset(&self) -> u64 {
         self.next_offset
+    }
+
+    /// Records and payload bytes accepted since opening.
+    pub(crate) fn accepted(&self) -> (u64, u64) {
+        (self.accepted_records, self.accepted_bytes)
     }
 
     pub(crate) fn pending_bytes(&self) -> u64 {
@@ -336,11 +346,13 @@ impl Writer {
             frame::push_frame(&mut chunk.bytes, &header, payload, *checksum, seed);
             chunk.last = Some((at, header, *checksum));
             active.position += header.frame_bytes();
+            self.accepted_bytes += u64::from(header.length);
             self.next_offset += 1;
         }
         let added = (chunk.bytes.len() - before) as u64;
         self.pending_bytes += added;
         self.exposed_bytes += added;
+        self.accepted_records += self.next_offset - first;
         self.appended = true;
         first..self.next_offset
     }
