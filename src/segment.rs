@@ -216,12 +216,11 @@ impl Segment {
             store => store?,
         };
         let position = self.position(ordinal)?;
-        if let Some(position) = position
-            && let Ok((payload, header)) = store.read(position, ordinal, verify, self.place.use_maps)
-        {
-            return Ok((payload, position.saturating_add(header.frame_bytes())));
+        let Some(position) = position else { return self.read_again(store, offset, ordinal, None, verify) };
+        match store.read(position, ordinal, verify, self.place.use_maps) {
+            Ok((payload, header)) => Ok((payload, position.saturating_add(header.frame_bytes()))),
+            Err(failure) => self.read_again(store, offset, ordinal, Some((position, failure)), verify),
         }
-        self.read_again(store, offset, ordinal, position, verify)
     }
 
     /// The slow way: the index may have led wrong; rebuild it once, then say what is wrong.
@@ -231,29 +230,35 @@ impl Segment {
         store: &Store,
         offset: u64,
         ordinal: u32,
-        position: Option<u64>,
+        mut failed: Option<(u64, ReadFailure)>,
         verify: bool,
     ) -> Result<(Payload, u64)> {
-        let mut position = position;
         if let SegmentIndex::File { rebuilt, .. } = &self.index
             && rebuilt.get().is_none()
         {
             tracing::warn!(segment = self.id, offset, "an index led wrong, or to damage: rebuilding it");
             self.rebuild_index(rebuilt)?;
-            position = self.position(ordinal)?;
+            // Where the scan finds no frame for the record, the old position says where it was.
+            if let Some(position) = self.position(ordinal)? {
+                match store.read(position, ordinal, verify, self.place.use_maps) {
+                    Ok((payload, header)) => {
+                        return Ok((payload, position.saturating_add(header.frame_bytes())));
+                    }
+                    Err(failure) => failed = Some((position, failure)),
+                }
+            }
         }
-        let Some(position) = position else {
-            return Err(self.damage(None, Some(offset), "no intact frame in the store carries this record"));
-        };
-        match store.read(position, ordinal, verify, self.place.use_maps) {
-            Ok((payload, header)) => Ok((payload, position.saturating_add(header.frame_bytes()))),
-            Err(ReadFailure::Defect(defect)) => {
+        match failed {
+            None => Err(self.damage(None, Some(offset), "no intact frame in the store carries this record")),
+            Some((position, ReadFailure::Defect(defect))) => {
                 Err(self.damage(Some(position), Some(offset), defect.describe()))
             }
-            Err(ReadFailure::Io(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            Some((position, ReadFailure::Io(error))) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
                 Err(self.damage(Some(position), Some(offset), Defect::LengthBeyondEnd.describe()))
             }
-            Err(ReadFailure::Io(error)) => Err(Error::io("reading", store.path(), Some(position), error)),
+            Some((position, ReadFailure::Io(error))) => {
+                Err(Error::io("reading", store.path(), Some(position), error))
+            }
         }
     }
 
