@@ -23,10 +23,12 @@ use crate::store::{self, FIRST_FRAME, FIRST_RESERVE, Store};
 /// Encoded bytes that wait to be written are bounded by this (and one batch).
 pub(crate) const MOST_PENDING_BYTES: u64 = 8 << 20;
 /// At most this many rolled segments wait to be sealed; then a roll waits. With them, the active
-/// one and the spares, at most seven segments are unsealed.
+/// one and the spares, at most eight segments are unsealed.
 pub(crate) const MOST_ROLLED: usize = 4;
-/// So many segments are prepared ahead in a log that rolls; before its first roll, one.
-const MOST_SPARES: usize = 2;
+/// So many segments are prepared ahead in a log that will roll soon; before, one.
+const MOST_SPARES: usize = 3;
+/// What is reserved of each in such a log.
+const SPARE_RESERVE: u64 = 16 << 20;
 
 /// How much reserved space should lie ahead of `position`; with less, more is reserved in the
 /// background. As much as was written already, within bounds: a small log stays small.
@@ -137,7 +139,7 @@ pub(crate) struct Writer {
     pub(crate) gate: Gate,
     /// A change of structure wants the writer to itself: appenders wait at the structure's lock.
     pub(crate) paused: bool,
-    has_rolled: bool,
+    grows: bool,
     appended: bool,
     /// Since opening: for `stats`, counted here as the lock is held anyway.
     accepted_records: u64,
@@ -161,7 +163,7 @@ impl Writer {
             recycled: Vec::new(),
             gate,
             paused: false,
-            has_rolled: false,
+            grows: false,
             appended: false,
             accepted_records: 0,
             accepted_bytes: 0,
@@ -194,10 +196,9 @@ impl Writer {
     }
 
     /// How many segments should be prepared, and how much of each should be reserved: a log that
-    /// rolled once is taken to go on so.
+    /// filled a quarter of a segment is taken to go on so.
     pub(crate) fn wants_spares(&self) -> (usize, u64) {
-        let (spares, reserve) =
-            if self.has_rolled { (MOST_SPARES, self.segment_bytes) } else { (1, FIRST_RESERVE) };
+        let (spares, reserve) = if self.grows { (MOST_SPARES, SPARE_RESERVE) } else { (1, FIRST_RESERVE) };
         (
             spares.saturating_sub(self.spares.len()),
             reserve.min(self.segment_bytes).saturating_sub(FIRST_FRAME),
@@ -249,6 +250,7 @@ impl Writer {
                     active.store.reserve(end, self.segment_bytes.max(end))?;
                 }
                 self.reserve_for_recovery(bytes);
+                self.grows |= end > self.segment_bytes / 4;
                 return Ok(Room::ReserveAhead);
             }
         }
@@ -281,7 +283,6 @@ impl Writer {
     fn roll(&mut self, spare: Store, on_roll: &mut impl FnMut(&Arc<Segment>)) {
         let store = Arc::new(spare.with_map_bytes(self.segment_bytes));
         if let Some(old) = self.active.take() {
-            self.has_rolled = true;
             self.rolled.push_back(Rolled {
                 segment: old.segment,
                 end: self.next_offset,
