@@ -161,7 +161,9 @@ fn main() -> ExitCode {
                 Failure::Usage(message) => (USAGE, message),
                 Failure::Said(message) => (OPERATIONAL, message),
                 // Whoever read our output has seen enough (`| head`): that is no error of ours.
-                Failure::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
+                Failure::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                    return ExitCode::SUCCESS;
+                }
                 Failure::Output(error) => {
                     (OPERATIONAL, format!("writing the result failed: {error}. Give it another place to go"))
                 }

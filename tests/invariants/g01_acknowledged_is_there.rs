@@ -1,0 +1,104 @@
+//! G1. An acknowledged append is there after any crash, byte for byte.
+//!
+//! What it would catch: an acknowledgement before the fsync; a new store whose directory entry was
+//! never synced; a durable end published past an earlier store that is not synced; a roll, a
+//! truncation or a metadata edit that loses what was there before.
+
+use stonelog::disk::sim::{Capabilities, Loss, SimDisk};
+
+use crate::common::{
+    DIRECTORY, after, append_batch, check_records, content, manual, open, options, poll_to_end,
+};
+use crate::support::losses;
+
+/// After every single acknowledgement, of every kind, the power fails.
+#[test]
+fn the_power_fails_after_each_acknowledgement() {
+    for seed in 0..6 {
+        let disk = SimDisk::new(seed);
+        let log = open(&disk);
+        for number in 0..45u64 {
+            let next = log.offsets().end;
+            match number % 4 {
+                0 | 1 => assert_eq!(log.append(content(next)).unwrap(), next),
+                2 => assert_eq!(append_batch(&log, 3).unwrap(), next..next + 3),
+                _ => assert_eq!(log.submit(content(next)).unwrap().wait().unwrap(), next..next + 1),
+            }
+            for loss in losses(disk.pending(), 2) {
+                let log = open(&after(&disk, loss));
+                assert!(log.offsets().end >= log.durable_end());
+                let end = next + if number % 4 == 2 { 3 } else { 1 };
+                assert!(log.offsets() == (0..end), "{seed}, {number}, {loss:?}: {:?}", log.offsets());
+                check_records(&log, 0..end);
+            }
+        }
+    }
+}
+
+/// Tickets and sync acknowledge everything before them, across segments, in `Manual` too.
+#[test]
+fn tickets_and_sync_cover_all_before_them() {
+    for seed in 0..12 {
+        let disk = SimDisk::new(seed);
+        let log = manual(&disk).open(DIRECTORY).unwrap();
+        let mut acknowledged = 0;
+        for round in 0..6 {
+            for _ in 0..17 {
+                log.append(content(log.offsets().end)).unwrap();
+            }
+            match round % 3 {
+                0 => log.sync().unwrap(),
+                1 => drop(log.submit(content(log.offsets().end)).unwrap().wait().unwrap()),
+                _ => drop(poll_to_end(log.submit(content(log.offsets().end)).unwrap()).0.unwrap()),
+            }
+            acknowledged = acknowledged.max(log.offsets().end);
+            assert_eq!(log.durable_end(), acknowledged);
+            for _ in 0..3 {
+                log.append(content(log.offsets().end)).unwrap();
+            }
+            for loss in [Loss::Nothing, Loss::Everything, Loss::Seeded(seed), Loss::Seeded(round)] {
+                let log = open(&after(&disk, loss));
+                assert!(log.offsets().end >= acknowledged, "{loss:?}: {:?} of {acknowledged}", log.offsets());
+                check_records(&log, log.offsets());
+            }
+        }
+    }
+}
+
+/// Metadata is durable on return, and independent of appends.
+#[test]
+fn metadata_is_durable_on_return() {
+    let disk = SimDisk::new(8);
+    let log = open(&disk);
+    for number in 0..30u8 {
+        log.put_meta(if number % 2 == 0 { "vote" } else { "position" }, [number; 40]).unwrap();
+        log.append(content(log.offsets().end)).unwrap();
+        let dark = open(&after(&disk, Loss::Nothing));
+        let key = if number % 2 == 0 { "vote" } else { "position" };
+        assert_eq!(dark.meta(key).unwrap(), Some(vec![number; 40]));
+    }
+    log.remove_meta("vote").unwrap();
+    assert_eq!(open(&after(&disk, Loss::Nothing)).meta("vote").unwrap(), None);
+    assert_eq!(log.meta("vote").unwrap(), None);
+}
+
+/// Devices that promise more (or have larger sectors) must not make it worse.
+#[test]
+fn on_other_devices() {
+    for sector in [1, 512, 4096] {
+        for in_order in [false, true] {
+            let mut capabilities = Capabilities::default();
+            capabilities.sector_bytes = sector;
+            capabilities.directory_operations_in_order = in_order;
+            let disk = SimDisk::with_capabilities(sector, capabilities);
+            let log = open(&disk);
+            for end in 1..50 {
+                log.append(content(end - 1)).unwrap();
+                for loss in [Loss::Nothing, Loss::Everything, Loss::Seeded(end)] {
+                    let log = options(&after(&disk, loss)).open(DIRECTORY).unwrap();
+                    check_records(&log, 0..end);
+                }
+            }
+        }
+    }
+}
