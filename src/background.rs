@@ -1,58 +1,17 @@
 //! Background work: the committer and the keeper.
 //!
-//! It owns the two threads (or their inline stand-in on a simulated disk) and the signal that wakes
-//! them. The committer commits where submitted bytes have no leader; the keeper prepares segments
-//! ahead and seals those behind. It decides nothing about what they do. Invariants: a demand is
-//! never lost: it is set before the thread is woken and cleared before the work is looked at; both
-//! threads end before the last handle is gone.
+//! It owns the two threads, or their inline stand-in on a simulated disk. The committer commits
+//! where submitted bytes have no leader; the keeper prepares segments ahead and seals those behind.
+//! It decides nothing about what they do. Invariant: both threads end before the last handle is
+//! gone.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::thread::{JoinHandle, Thread};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use crate::commit::Core;
 use crate::disk::Background;
 use crate::options::Durability;
-
-/// What the background is asked for.
-#[derive(Default)]
-pub(crate) struct Signal {
-    demands: AtomicU32,
-    committer: OnceLock<Thread>,
-    keeper: OnceLock<Thread>,
-}
-
-impl Signal {
-    pub(crate) const COMMIT: u32 = 1;
-    pub(crate) const KEEP: u32 = 2;
-    const STOP: u32 = 4;
-
-    /// Asks for something; wakes the thread that does it unless it was asked before.
-    #[inline]
-    pub(crate) fn demand(&self, what: u32) {
-        if self.demands.load(Ordering::Acquire) & what != 0 {
-            return;
-        }
-        if self.demands.fetch_or(what, Ordering::AcqRel) & what == 0 {
-            let thread = if what == Self::COMMIT { &self.committer } else { &self.keeper };
-            if let Some(thread) = thread.get() {
-                thread.unpark();
-            }
-        }
-    }
-
-    fn is_demanded(&self, what: u32) -> bool {
-        self.demands.load(Ordering::Acquire) & what != 0
-    }
-
-    fn take(&self, what: u32) -> bool {
-        self.demands.fetch_and(!what, Ordering::AcqRel) & what != 0
-    }
-
-    fn stopping(&self) -> bool {
-        self.is_demanded(Self::STOP)
-    }
-}
+use crate::signal::Signal;
 
 /// The background threads of one log.
 #[derive(Debug, Default)]
@@ -85,7 +44,7 @@ impl Threads {
 
     /// Stops them and waits for their end.
     pub(crate) fn stop(&mut self, core: &Core) {
-        core.signal.demands.fetch_or(Signal::STOP, Ordering::AcqRel);
+        core.signal.stop();
         for handle in self.0.drain(..) {
             handle.thread().unpark();
             // The last handle can go in a waker that runs on one of these threads.

@@ -3,7 +3,7 @@
 //! It owns the two stages behind the writer. The *write stage* takes what the writer encoded and
 //! writes it. The *sync stage* is the leader's: it runs a write, fsyncs the stores, and then
 //! publishes the durable end or poisons, all under one lock, so that two callers can never split
-//! one error. It does not know the manifest.
+//! one error. It holds the manifest's lock for the layer above (`structure`) and never takes it.
 //!
 //! Invariants: the durable end moves only to what was written before the fsync that proves it
 //! began, and only over stores that were all fsynced; a group is settled after the durable end
@@ -21,21 +21,23 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
 use arc_swap::ArcSwap;
 
-use crate::background::Signal;
 use crate::disk::Background;
 use crate::error::{Error, Result};
 use crate::frame::{self, Header, Kind, Lag, PayloadChecksum};
 use crate::group::{Group, Waiter};
+use crate::manifest::file::{Failure, ManifestFile};
 use crate::options::{Durability, Options};
 use crate::segment::Place;
+use crate::signal::Signal;
 use crate::store::Store;
-use crate::structure::Structure;
 use crate::table::{Table, Truncations};
 use crate::writer::{Chunk, Writer};
 
 /// Behind the writer, bytes are fsynced at least this often in every mode: what a crash leaves to
 /// be copied is bounded by it.
 pub(crate) const SYNC_EVERY_BYTES: u64 = 16 << 20;
+/// With more than this written and not fsynced, an append waits for the fsync.
+pub(crate) const MOST_UNSYNCED_BYTES: u64 = 4 * SYNC_EVERY_BYTES;
 /// Without a leader, encoded bytes are written out in pieces of about this size.
 pub(crate) const WRITE_EVERY_BYTES: usize = 256 << 10;
 
@@ -66,7 +68,7 @@ pub(crate) struct Core {
     pub(crate) place: Arc<Place>,
     pub(crate) options: Options,
     /// `None` where the log is read-only.
-    pub(crate) structure: Option<Mutex<Structure>>,
+    pub(crate) structure: Option<Mutex<ManifestFile>>,
     /// The leader's lock.
     pub(crate) sync_stage: Mutex<()>,
     pub(crate) write_stage: Mutex<WriteStage>,
@@ -97,7 +99,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Those to be woken once no lock is held.
+/// Those to be woken once no lock is held: when this is dropped.
 #[derive(Default)]
 pub(crate) struct Wakes(Vec<Waiter>);
 
@@ -107,10 +109,16 @@ impl Wakes {
             self.0.extend(group.settle(outcome.clone()));
         }
     }
+}
 
-    pub(crate) fn wake(self) {
-        for waiter in self.0 {
-            waiter.wake();
+impl Drop for Wakes {
+    fn drop(&mut self) {
+        for waiter in self.0.drain(..) {
+            // A waker is somebody else's code: its panic must not keep the others asleep.
+            let woken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waiter.wake()));
+            if woken.is_err() {
+                tracing::error!("a waker panicked");
+            }
         }
     }
 }
@@ -119,7 +127,7 @@ impl Core {
     pub(crate) fn new(
         place: Arc<Place>,
         options: Options,
-        structure: Option<Structure>,
+        structure: Option<ManifestFile>,
         writer: Writer,
         table: Table,
         durable_end: u64,
@@ -180,13 +188,9 @@ impl Core {
     /// Poisons the log from outside a commit (a manifest or directory that failed).
     pub(crate) fn poison_all(&self, error: Error) -> Error {
         let mut wakes = Wakes::default();
-        let error = {
-            let _sync = lock(&self.sync_stage);
-            let mut stage = lock(&self.write_stage);
-            self.poison(&mut stage, error, &mut wakes)
-        };
-        wakes.wake();
-        error
+        let _sync = lock(&self.sync_stage);
+        let mut stage = lock(&self.write_stage);
+        self.poison(&mut stage, error, &mut wakes)
     }
 
     /// Waits until `group` is settled; leads a commit where nobody else does.
@@ -198,7 +202,7 @@ impl Core {
             if self.try_lead() {
                 continue;
             }
-            if let Some(outcome) = group.register(Waiter::Thread(std::thread::current())) {
+            if let Some(outcome) = group.register(Waiter::Thread(std::thread::current()), true) {
                 return outcome;
             }
             // A leader that let go before it could see us registered leaves the lead to us: look
@@ -233,7 +237,7 @@ impl Core {
         let outcome = self.commit(&sync, &mut wakes);
         drop(sync);
         self.hand_over();
-        wakes.wake();
+        drop(wakes);
         outcome
     }
 
@@ -262,13 +266,14 @@ impl Core {
             }
             let end = self.write_out(&mut stage, true, wakes)?;
             stage.unsynced_bytes = 0;
-            (std::mem::take(&mut stage.dirty), std::mem::take(&mut stage.written_groups), end)
+            // The groups stay in the stage until they are settled: whatever happens to this thread,
+            // whoever poisons the log finds them there.
+            (std::mem::take(&mut stage.dirty), stage.written_groups.len(), end)
         };
         for store in &dirty {
             self.counters.fsyncs.fetch_add(1, Ordering::Relaxed);
             if let Err(error) = store.sync() {
                 let mut stage = lock(&self.write_stage);
-                stage.written_groups.extend(groups);
                 return Err(self.poison(&mut stage, error, wakes));
             }
         }
@@ -276,7 +281,11 @@ impl Core {
             self.counters.commits.fetch_add(1, Ordering::Relaxed);
             self.durable_end.store(end, Ordering::Release);
         }
-        wakes.settle(groups, &Ok(()));
+        {
+            let mut stage = lock(&self.write_stage);
+            let groups = groups.min(stage.written_groups.len());
+            wakes.settle(stage.written_groups.drain(..groups), &Ok(()));
+        }
         self.leave_mark(end);
         Ok(())
     }
@@ -284,6 +293,7 @@ impl Core {
     /// Writes what the writer has encoded, without fsync. Gives the offset behind what is written.
     fn write_out(&self, stage: &mut WriteStage, close_group: bool, wakes: &mut Wakes) -> Result<u64> {
         let taken = lock(&self.writer).take(close_group);
+        stage.written_groups.extend(taken.group);
         let chunks = taken.chunks.len();
         for (index, mut chunk) in taken.chunks.into_iter().enumerate() {
             if index + 1 == chunks {
@@ -293,7 +303,6 @@ impl Core {
             self.counters.writes.fetch_add(1, Ordering::Relaxed);
             self.counters.written_bytes.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
             if let Some(error) = failed {
-                stage.written_groups.extend(taken.group);
                 return Err(self.write_failed(stage, &chunk, chunks == 1, error, wakes));
             }
             chunk.segment.touch(self.options.disk.now_millis());
@@ -305,7 +314,6 @@ impl Core {
             }
             lock(&self.writer).recycle(chunk.bytes);
         }
-        stage.written_groups.extend(taken.group);
         self.written_end.store(taken.end, Ordering::Release);
         Ok(taken.end)
     }
@@ -327,7 +335,7 @@ impl Core {
             && alone
             && stage.dirty.is_empty()
             && writer.is_active(&chunk.store);
-        if !clean_cut || chunk.store.cut(chunk.position).is_err() {
+        if !clean_cut || chunk.store.cut(chunk.position, chunk.bytes.len()).is_err() {
             drop(writer);
             return self.poison(stage, error, wakes);
         }
@@ -335,6 +343,8 @@ impl Core {
         let mut groups = std::mem::take(&mut stage.written_groups);
         groups.push(writer.rewind(chunk));
         self.next_offset.store(writer.next_offset(), Ordering::Release);
+        // Readers that see appended records may have counted on them.
+        self.truncations.note(writer.next_offset());
         wakes.settle(groups, &Err(error.clone()));
         error
     }
@@ -364,9 +374,7 @@ impl Core {
         if self.options.durability == Durability::Always {
             return self.commit_now();
         }
-        let unsynced = self.write_only()?;
-        // The committer is behind with its fsync: wait for it.
-        if unsynced > 2 * SYNC_EVERY_BYTES { self.commit_now() } else { Ok(()) }
+        if self.write_only()? > MOST_UNSYNCED_BYTES { self.commit_now() } else { Ok(()) }
     }
 
     /// Writes out what is encoded, without fsync; gives the bytes that are written and not synced.
@@ -379,7 +387,7 @@ impl Core {
                 Ok(stage.unsynced_bytes)
             })
         };
-        wakes.wake();
+        drop(wakes);
         if let Ok(unsynced) = outcome
             && unsynced >= SYNC_EVERY_BYTES
         {
@@ -394,7 +402,8 @@ impl Core {
             Ok(stage) => drop(stage),
             Err(_) => return Ok(()),
         }
-        self.write_only().map(|_| ())
+        // The committer is behind with its fsyncs: what a crash leaves to do stays bounded.
+        if self.write_only()? > MOST_UNSYNCED_BYTES { self.commit_now() } else { Ok(()) }
     }
 
     /// Whether anything was accepted that is not durable yet.
@@ -420,42 +429,48 @@ impl Core {
         self.table.rcu(|table| change(table));
     }
 
-    /// The leader's stages, stopped: nobody writes, syncs or encodes until the guards are dropped.
-    /// Everything encoded is durable. The caller holds the structure lock, at which appenders wait
-    /// meanwhile.
-    pub(crate) fn quiesce(&self) -> Result<Quiet<'_>> {
-        loop {
+    /// Runs `change` while the writer stands still: nobody writes, syncs or encodes, and everything
+    /// encoded is durable. The caller holds the structure lock, at which appenders wait meanwhile.
+    /// An uncertain failure poisons, once the stages are released.
+    pub(crate) fn while_quiet<T>(
+        &self,
+        change: impl FnOnce(&mut Writer, &mut WriteStage) -> Result<T, Failure>,
+    ) -> Result<T> {
+        let outcome = loop {
             lock(&self.writer).paused = true;
             let committed = self.commit_now();
             let sync = lock(&self.sync_stage);
-            let stage = lock(&self.write_stage);
-            let quiet = Quiet { writer: lock(&self.writer), stage, _sync: sync };
-            committed?;
-            self.check_poison()?;
-            if !quiet.writer.has_pending() && quiet.stage.dirty.is_empty() {
-                return Ok(quiet);
+            let mut stage = lock(&self.write_stage);
+            let mut writer = lock(&self.writer);
+            if let Err(error) = committed.and_then(|()| self.check_poison()) {
+                writer.paused = false;
+                break Err(Failure::Refused(error));
             }
+            if !writer.has_pending() && stage.dirty.is_empty() {
+                let outcome = change(&mut writer, &mut stage);
+                writer.paused = false;
+                drop((writer, stage, sync));
+                break outcome;
+            }
+        };
+        // Whoever came to wait meanwhile could not lead.
+        self.hand_over();
+        outcome.map_err(|failure| self.failed(failure))
+    }
+
+    /// The error of a failed change of the manifest; an uncertain one poisons.
+    pub(crate) fn failed(&self, failure: Failure) -> Error {
+        match failure {
+            Failure::Refused(error) => error,
+            Failure::Unknown(error) => self.poison_all(error),
         }
     }
 }
 
-/// See [`Core::quiesce`].
-pub(crate) struct Quiet<'a> {
-    pub(crate) writer: MutexGuard<'a, Writer>,
-    pub(crate) stage: MutexGuard<'a, WriteStage>,
-    _sync: MutexGuard<'a, ()>,
-}
-
-impl Quiet<'_> {
+impl WriteStage {
     /// Forgets where a mark could go, as the log's end moves elsewhere.
     pub(crate) fn forget_mark(&mut self) {
-        self.stage.mark_place = None;
-    }
-}
-
-impl Drop for Quiet<'_> {
-    fn drop(&mut self) {
-        self.writer.paused = false;
+        self.mark_place = None;
     }
 }
 

@@ -1,4 +1,4 @@
-//! Groups and tickets: who waits for what.
+//! Groups: who waits for what.
 //!
 //! A group is what one commit covers. It owns the outcome of that commit and the list of those who
 //! wait for it, each to be woken by itself. It does not know how a commit is done. Invariants: an
@@ -9,13 +9,11 @@
 //! are given to other records, and a waiter that compared numbers would take their durability for
 //! its own.
 
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::thread::Thread;
 
-use crate::commit::Core;
 use crate::error::Result;
 
 /// Someone who waits for a group.
@@ -76,10 +74,18 @@ impl Group {
     }
 
     /// Registers a waiter; gives the outcome instead where it is there already.
-    pub(crate) fn register(&self, waiter: Waiter) -> Option<Result<()>> {
+    /// With `again`, it takes the place of the one that it was registered as before.
+    pub(crate) fn register(&self, waiter: Waiter, again: bool) -> Option<Result<()>> {
         let mut state = self.state();
         if state.outcome.is_none() {
-            state.waiters.push(waiter);
+            let same = |other: &Waiter| match (other, &waiter) {
+                (Waiter::Task(one), Waiter::Task(other)) => one.will_wake(other),
+                (Waiter::Thread(one), Waiter::Thread(other)) => one.id() == other.id(),
+                _ => false,
+            };
+            if !again || !state.waiters.iter().any(same) {
+                state.waiters.push(waiter);
+            }
         }
         state.outcome.clone()
     }
@@ -89,60 +95,5 @@ impl Group {
         let mut state = self.state();
         let index = state.waiters.iter().position(|waiter| matches!(waiter, Waiter::Thread(_)))?;
         Some(state.waiters.swap_remove(index))
-    }
-}
-
-/// Records that were accepted and are on their way to the disk; see [`Log::submit`](crate::Log::submit).
-///
-/// Wait for it with [`Ticket::wait`], or `.await` it on any runtime. Dropping it cancels nothing.
-#[derive(Debug)]
-#[must_use = "a ticket says when its records are durable; dropping it leaves that unknown"]
-pub struct Ticket {
-    pub(crate) core: Arc<Core>,
-    pub(crate) group: Arc<Group>,
-    pub(crate) offsets: Range<u64>,
-}
-
-impl Ticket {
-    /// The offsets of the submitted records. They are final once the ticket was waited for.
-    pub fn offsets(&self) -> Range<u64> {
-        self.offsets.clone()
-    }
-
-    /// Whether the records are durable (`true`), or on their way, or failed (`false`).
-    pub fn is_durable(&self) -> bool {
-        matches!(self.group.outcome(), Some(Ok(())))
-    }
-
-    /// Waits until the records are durable, and demands a commit in every durability mode.
-    ///
-    /// # Errors
-    /// Whatever kept the records from becoming durable.
-    pub fn wait(self) -> Result<Range<u64>> {
-        self.core.wait(&self.group)?;
-        Ok(self.offsets)
-    }
-}
-
-impl Future for Ticket {
-    type Output = Result<Range<u64>>;
-
-    fn poll(
-        self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Result<Range<u64>>> {
-        let outcome = self.group.outcome();
-        let outcome = outcome.or_else(|| self.group.register(Waiter::Task(context.waker().clone())));
-        match outcome {
-            Some(outcome) => std::task::Poll::Ready(outcome.map(|()| self.offsets.clone())),
-            None => {
-                self.core.demand_commit();
-                // Inline background work may have settled it just now.
-                match self.group.outcome() {
-                    Some(outcome) => std::task::Poll::Ready(outcome.map(|()| self.offsets.clone())),
-                    None => std::task::Poll::Pending,
-                }
-            }
-        }
     }
 }

@@ -21,18 +21,22 @@ mod reader;
 pub mod recovery;
 pub mod scan;
 mod segment;
+mod signal;
 mod stats;
 pub mod store;
 mod structure;
 mod table;
+mod ticket;
 mod writer;
 
 pub use error::{Damage, Error, Result};
-pub use group::Ticket;
+
 pub use log::Log;
 pub use options::{
-    DamagePolicy, Durability, MAX_BATCH_BYTES, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, Options, ReadMode,
+    DamagePolicy, Durability, MAX_BATCH_BYTES, MAX_OFFSET, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, Options,
+    ReadMode,
 };
 pub use reader::{Reader, Record, RecordRef, Records};
 pub use recovery::Recovery;
 pub use stats::{SegmentInfo, Stats};
+pub use ticket::Ticket;

@@ -9,25 +9,26 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-use crate::background::{Signal, Threads};
+use crate::background::Threads;
 use crate::commit::{Core, lock};
 use crate::disk::{self, Background, Disk, DiskLock, LockAttempt, OpenMode};
 use crate::error::{Error, Result};
 use crate::frame::PayloadChecksum;
-use crate::group::{Group, Ticket};
+use crate::group::Group;
 use crate::manifest::file::ManifestFile;
 use crate::manifest::{Reading, State};
 use crate::names;
 use crate::options::{Durability, Options, ReadMode};
 use crate::reader::{Reader, Record, Records};
-use crate::recovery::apply::{Applied, apply};
+use crate::recovery::apply::{Applied, apply, make_room};
 use crate::recovery::verdict::Verdict;
-use crate::recovery::{self, Depth, Findings, Plan, Planned, Recovery};
+use crate::recovery::{self, Depth, Findings, Plan, Planned, Recovery, Thrift};
 use crate::segment::{self, Place, SealedEnd, Segment};
+use crate::signal::Signal;
 use crate::stats::{SegmentInfo, Stats};
 use crate::store::{FIRST_FRAME, Store};
-use crate::structure::Structure;
 use crate::table::Table;
+use crate::ticket::Ticket;
 use crate::writer::{self, Active, Gate, Hashed, Rolled, Room, Writer};
 
 /// How often a directory that a live writer changes is read again before giving up.
@@ -48,6 +49,8 @@ struct Handle {
     threads: Mutex<Threads>,
     recovery: Recovery,
     lock: Mutex<Option<Box<dyn DiskLock>>>,
+    /// How closing went, once it was tried.
+    closed: Mutex<Option<Result<()>>>,
 }
 
 impl Drop for Handle {
@@ -61,10 +64,16 @@ impl Drop for Handle {
 
 impl Handle {
     fn close(&self) -> Result<()> {
-        let closed = self.core.close();
+        let mut closed = lock(&self.closed);
+        if let Some(outcome) = &*closed {
+            return outcome.clone();
+        }
+        // Whatever comes of it, nothing is taken any more: then the lock can go.
+        let outcome = self.core.close();
         lock(&self.threads).stop(&self.core);
         lock(&self.lock).take();
-        closed
+        *closed = Some(outcome.clone());
+        outcome
     }
 }
 
@@ -120,6 +129,7 @@ impl Log {
                 threads: Mutex::new(threads),
                 recovery,
                 lock: Mutex::new(Some(held)),
+                closed: Mutex::new(None),
             }),
         })
     }
@@ -128,10 +138,9 @@ impl Log {
         let findings = settled_findings(options.disk.as_ref(), directory)?;
         let (Reading::Whole { state, .. }, Some(assessment)) = (&findings.manifest, &findings.assessment)
         else {
-            return Err(match findings.manifest {
-                Reading::Damaged(damage) => damage.into(),
-                _ => Error::io("opening", directory, None, std::io::ErrorKind::NotFound.into()),
-            });
+            // Damage says so; otherwise there is no log.
+            recovery::plan(&findings, options.on_damage)?;
+            return Err(Error::io("opening", directory, None, std::io::ErrorKind::NotFound.into()));
         };
         if options.on_damage == crate::options::DamagePolicy::Refuse
             && let Some(damage) = recovery::standing_damage(&findings, state, assessment)
@@ -139,8 +148,13 @@ impl Log {
             return Err(damage.into());
         }
         let (core, recovery) = read_only(&options, directory, &findings, "it was opened read-only")?;
-        let handle =
-            Handle { core: Arc::new(core), threads: Mutex::default(), recovery, lock: Mutex::new(None) };
+        let handle = Handle {
+            core: Arc::new(core),
+            threads: Mutex::default(),
+            recovery,
+            lock: Mutex::new(None),
+            closed: Mutex::new(None),
+        };
         Ok(Log { handle: Arc::new(handle) })
     }
 
@@ -221,7 +235,7 @@ impl Log {
             core.signal.demand(Signal::COMMIT);
         }
         core.run_background();
-        Ok(Ticket { core: core.clone(), group, offsets })
+        Ok(Ticket { core: core.clone(), group, offsets, polled: false })
     }
 
     fn hash<'a, R: AsRef<[u8]>>(&self, records: &'a [R]) -> Result<(Vec<Hashed<'a>>, u64)> {
@@ -328,7 +342,7 @@ impl Log {
     /// None at present; a read-only log answers from when it was opened.
     pub fn meta(&self, key: &str) -> Result<Option<Vec<u8>>> {
         match &self.core().structure {
-            Some(structure) => Ok(lock(structure).manifest.state().meta.get(key).cloned()),
+            Some(structure) => Ok(lock(structure).state().meta.get(key).cloned()),
             None => Ok(self.core().frozen_meta.get(key).cloned()),
         }
     }
@@ -367,6 +381,29 @@ impl Log {
     /// [`Error::Poisoned`] when that cannot be stated: the next opening then recovers.
     pub fn close(&self) -> Result<()> {
         self.handle.close()
+    }
+}
+
+impl Options {
+    /// Opens the log in `directory` for reading and writing, and recovers it where needed. What is
+    /// not there is created.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::Damaged`] (see [`DamagePolicy`]), [`Error::NoSpace`],
+    /// [`Error::InvalidOption`], [`Error::UnsupportedVersion`], [`Error::Io`].
+    pub fn open(self, directory: impl AsRef<Path>) -> Result<Log> {
+        self.check()?;
+        Log::open_with(self, directory.as_ref())
+    }
+
+    /// Opens the log in `directory` for reading only: takes no lock, creates no file, works beside
+    /// a live writer and on read-only media. It serves what is proven durable at this moment.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], [`Error::Busy`], [`Error::UnsupportedVersion`], [`Error::Io`].
+    pub fn open_read_only(self, directory: impl AsRef<Path>) -> Result<Log> {
+        self.check()?;
+        Log::open_read_only_with(self, directory.as_ref())
     }
 }
 
@@ -433,6 +470,10 @@ impl Core {
                     drop(writer);
                     self.relieve()?;
                 }
+                Room::NeedsCommit => {
+                    drop(writer);
+                    self.commit_now()?;
+                }
                 Room::NeedsSpare => {
                     drop(writer);
                     self.keep(true)?;
@@ -444,27 +485,44 @@ impl Core {
     /// Reads one record that readers may see.
     #[inline]
     pub(crate) fn read(&self, offset: u64) -> Result<crate::store::Payload> {
-        let table = self.table.load();
-        let end = self.visible_end();
+        loop {
+            // The end before the table: a record that can be seen has its segment in the table.
+            let end = self.visible_end();
+            let table = self.table.load();
+            match self.read_from(&table, offset, end) {
+                Ok(payload) => return Ok(payload),
+                // What looks wrong may only have changed meanwhile.
+                Err(_) if !Arc::ptr_eq(&table, &self.table.load()) => {}
+                Err(error) => return Err(self.truncated_or(offset, error)),
+            }
+        }
+    }
+
+    #[inline]
+    fn read_from(&self, table: &Table, offset: u64, end: u64) -> Result<crate::store::Payload> {
+        let out_of_range = || Error::OutOfRange { offset, offsets: table.front..end.max(table.front) };
         if offset < table.front || offset >= end {
-            return Err(Error::OutOfRange { offset, offsets: table.front..end.max(table.front) });
+            return Err(out_of_range());
         }
         table.check_served(&self.place, offset)?;
         if offset >= self.written_end.load(Ordering::Acquire) {
             self.write_for_readers()?;
         }
-        let out_of_range = || Error::OutOfRange { offset, offsets: table.front..end };
         let segment = table.segment_of(offset).ok_or_else(out_of_range)?;
-        match segment.read(offset, self.options.verify_reads) {
-            Ok((payload, _)) => Ok(payload),
-            Err(error) => Err(self.truncated_or(offset, error)),
-        }
+        Ok(segment.read(offset, self.options.verify_reads)?.0)
     }
 
     /// A record that a truncation took while it was being read is not damaged: it is gone.
     #[cold]
     pub(crate) fn truncated_or(&self, offset: u64, error: Error) -> Error {
-        let offsets = self.table.load().front..self.visible_end();
+        let mut offsets = self.table.load().front..self.visible_end();
+        if self.structure.is_none()
+            && let Ok(Reading::Whole { state, .. }) =
+                crate::manifest::read(self.place.disk.as_ref(), &self.place.directory)
+        {
+            // The live writer beside this reader may have truncated its front.
+            offsets.start = offsets.start.max(state.front);
+        }
         if offsets.contains(&offset) { error } else { Error::OutOfRange { offset, offsets } }
     }
 
@@ -484,12 +542,16 @@ fn check_expected(expected: Option<u64>, next: u64) -> Result<()> {
     }
 }
 
-/// Creates the log directory and what leads to it, each level durable in its parent.
+/// Creates the log directory and what leads to it. Until a log was begun there, every directory up
+/// to the root is made durable: an earlier attempt may have crashed between making and syncing one.
 fn create_directory(disk: &dyn Disk, directory: &Path) -> Result<()> {
     let exists = |path: &Path| {
         disk::retry_interrupted(|| disk.exists(path))
             .map_err(|error| Error::io("looking for", path, None, error))
     };
+    if exists(&directory.join(crate::manifest::FILE_NAME))? {
+        return Ok(());
+    }
     let parent = match directory.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
         Some(parent) => parent,
@@ -505,12 +567,16 @@ fn create_directory(disk: &dyn Disk, directory: &Path) -> Result<()> {
             }
             _ => {}
         }
-    } else if exists(&directory.join(crate::manifest::FILE_NAME))? {
-        // A log was begun here: its directory's name was durable before its manifest was.
-        return Ok(());
     }
-    disk::retry_interrupted(|| disk.sync_dir(parent))
-        .map_err(|error| Error::io("syncing directory", parent, None, error))
+    for ancestor in directory.ancestors().skip(1) {
+        let ancestor = if ancestor.as_os_str().is_empty() { Path::new(".") } else { ancestor };
+        match disk::retry_interrupted(|| disk.sync_dir(ancestor)) {
+            // A directory that this process may not read was not made by it.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && ancestor != parent => {}
+            synced => synced.map_err(|error| Error::io("syncing directory", ancestor, None, error))?,
+        }
+    }
+    Ok(())
 }
 
 fn place(options: &Options, directory: &Path, uuid: [u8; 16], writable: bool) -> Arc<Place> {
@@ -537,7 +603,7 @@ fn begin(options: &Options, directory: &Path) -> Result<(Core, Recovery)> {
     let place = place(options, directory, uuid, true);
     let writer = Writer::new(place.clone(), options.segment_bytes, first, Gate::Open);
     let table = Table { front: first, ..Table::default() };
-    let core = Core::new(place, options.clone(), Some(Structure { manifest }), writer, table, first);
+    let core = Core::new(place, options.clone(), Some(manifest), writer, table, first);
     let recovery = Recovery {
         begun: true,
         clean: true,
@@ -567,7 +633,18 @@ fn recover(
         return Err(Error::io("opening", directory, None, std::io::ErrorKind::NotFound.into()));
     };
     check_first_offset(options, old)?;
-    let Applied { manifest, copied } = apply(&options.disk, directory, &mut plan, old)?;
+    let applied = match apply(&options.disk, directory, &mut plan, old) {
+        Err(error) if error.is_no_space() => {
+            tracing::warn!(%error, "the disk is full: recovering with as little space as can be");
+            let spare = recovery::plan_with(findings, options.on_damage, Thrift::Sparing)?;
+            let Planned::Proceed(sparing) = spare else { return Err(error) };
+            plan = *sparing;
+            make_room(&options.disk, directory, &mut plan, old)?;
+            apply(&options.disk, directory, &mut plan, old)?
+        }
+        applied => applied?,
+    };
+    let Applied { manifest, copied } = applied;
     let state = manifest.state();
     let place = place(options, directory, state.uuid, true);
     let mut table = sealed_table(&place, state);
@@ -577,7 +654,7 @@ fn recover(
     if let Some((id, length)) = plan.active {
         let base =
             state.segments.get(&id).and_then(|segment| segment.base).unwrap_or_else(|| state.sealed_end());
-        let count = u32::try_from(next_offset.saturating_sub(base)).unwrap_or(u32::MAX);
+        let count = segment::record_count(base, next_offset, length);
         let (store, index) = match copied {
             Some(copied) => (copied.store.with_map_bytes(options.segment_bytes), copied.index),
             None => {
@@ -602,7 +679,7 @@ fn recover(
             writer.rolled.push_back(Rolled { segment: active, end, length });
         }
     }
-    let core = Core::new(place, options.clone(), Some(Structure { manifest }), writer, table, next_offset);
+    let core = Core::new(place, options.clone(), Some(manifest), writer, table, next_offset);
     Ok((core, plan.recovery))
 }
 
@@ -670,7 +747,7 @@ fn read_only(
     let disk = options.disk.as_ref();
     let mut add = |id: u64, base: u64, limit: u64, length: u64| -> Result<()> {
         let store = Store::open(disk, directory, &state.uuid, id, OpenMode::Read, length, 0)?;
-        let count = u32::try_from(limit.saturating_sub(base)).unwrap_or(u32::MAX);
+        let count = segment::record_count(base, limit, store.published());
         let index = segment::reopen_active_index(&place, &store, base, count, length);
         let segment = Segment::with_memory_index(place.clone(), base, Arc::new(store), index, None);
         table.segments.push(Arc::new(segment));
@@ -678,18 +755,19 @@ fn read_only(
     };
     if let (Some(close), Some((id, segment))) = (unscanned, state.unsealed().next()) {
         let found = findings.segments.iter().find(|found| found.id == id);
-        let base =
-            segment.base.or_else(|| found.and_then(|found| found.base)).unwrap_or_else(|| state.sealed_end());
-        if close.length > FIRST_FRAME {
-            add(id, base, end, close.length)?;
+        let known = segment.base.or_else(|| found.and_then(|found| found.base));
+        let there = found.is_some_and(|found| found.store.length().is_some());
+        if there && close.length > FIRST_FRAME {
+            add(id, known.unwrap_or_else(|| state.sealed_end()), end, close.length)?;
         }
     }
     for placed in assessment.placed.iter().filter(|placed| placed.base < end) {
         let length = findings.segments.iter().find(|s| s.id == placed.id).and_then(|s| s.store.length());
-        let limit = placed.limit.unwrap_or(end).min(end);
-        add(placed.id, placed.base, limit, length.unwrap_or(0))?;
-        for missing in recovery::missing_in(placed, placed.base.max(state.front)..limit) {
-            table.damaged.insert(missing);
+        add(placed.id, placed.base, placed.limit.unwrap_or(end).min(end), length.unwrap_or(0))?;
+    }
+    for lost in assessment.damage.iter().filter_map(|found| found.offsets.clone()) {
+        if lost.start >= state.sealed_end() {
+            table.damaged.insert(lost.start.max(state.front)..lost.end);
         }
     }
     let recovery = Recovery {

@@ -3,6 +3,8 @@
 //! It owns how an id becomes a name and back. Invariant: there is one spelling of each name; any
 //! other is not Stonelog's and is left alone.
 
+/// The highest segment id: a name or an edit with a higher one is not Stonelog's.
+pub const MAX_ID: u64 = 1 << 62;
 /// The advisory lock's file name.
 pub const LOCK: &str = "LOCK";
 /// Where whole files go that recovery took out.
@@ -38,8 +40,10 @@ pub fn id_of_index(name: &str) -> Option<u64> {
 fn id_in(name: &str, suffix: &str) -> Option<u64> {
     let digits = name.strip_suffix(suffix)?;
     let id = u64::from_str_radix(digits, 16).ok()?;
-    (digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
-        .then_some(id)
+    (id <= MAX_ID
+        && digits.len() == 16
+        && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
+    .then_some(id)
 }
 
 #[cfg(test)]

@@ -2,19 +2,19 @@
 //!
 //! It owns the options, their bounds and their defaults. It opens nothing itself: `Log` does.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::disk::{Disk, OsDisk};
 use crate::error::{Error, Result};
 use crate::frame::MAX_PAYLOAD_BYTES;
-use crate::log::Log;
 
 /// The smallest segment, in bytes.
 pub const MIN_SEGMENT_BYTES: u64 = 4 << 10;
 /// The largest segment, in bytes.
 pub const MAX_SEGMENT_BYTES: u64 = 16 << 30;
+/// The largest offset a log can begin at or be truncated to.
+pub const MAX_OFFSET: u64 = 1 << 62;
 /// The largest batch, frames included, in bytes. A segment may grow beyond `segment_bytes` by at
 /// most this much, as a batch never spans segments.
 pub const MAX_BATCH_BYTES: u64 = 512 << 20;
@@ -162,28 +162,8 @@ impl Options {
         self
     }
 
-    /// Opens the log in `directory` for reading and writing, and recovers it where needed. What is
-    /// not there is created.
-    ///
-    /// # Errors
-    /// [`Error::Locked`], [`Error::Damaged`] (see [`DamagePolicy`]), [`Error::NoSpace`],
-    /// [`Error::InvalidOption`], [`Error::UnsupportedVersion`], [`Error::Io`].
-    pub fn open(self, directory: impl AsRef<Path>) -> Result<Log> {
-        self.check()?;
-        Log::open_with(self, directory.as_ref())
-    }
-
-    /// Opens the log in `directory` for reading only: takes no lock, creates no file, works beside
-    /// a live writer and on read-only media. It serves what is proven durable at this moment.
-    ///
-    /// # Errors
-    /// [`Error::Damaged`], [`Error::Busy`], [`Error::UnsupportedVersion`], [`Error::Io`].
-    pub fn open_read_only(self, directory: impl AsRef<Path>) -> Result<Log> {
-        self.check()?;
-        Log::open_read_only_with(self, directory.as_ref())
-    }
-
-    fn check(&self) -> Result<()> {
+    /// Refuses values that cannot work.
+    pub(crate) fn check(&self) -> Result<()> {
         let invalid = |option, why: String| Err(Error::InvalidOption { option, why });
         if !(MIN_SEGMENT_BYTES..=MAX_SEGMENT_BYTES).contains(&self.segment_bytes) {
             return invalid(
@@ -196,6 +176,9 @@ impl Options {
                 "max_record_bytes",
                 format!("{} is more than a frame holds, which is {MAX_PAYLOAD_BYTES}", self.max_record_bytes),
             );
+        }
+        if self.first_offset.is_some_and(|first| first > MAX_OFFSET) {
+            return invalid("first_offset", format!("it is beyond the largest offset, {MAX_OFFSET}"));
         }
         if self.durability == Durability::Interval(Duration::ZERO) {
             return invalid("durability", "an interval of zero: use Durability::Always".to_string());

@@ -90,6 +90,8 @@ struct Cursor {
     /// Where the next frame should begin, and which record it should carry.
     position: u64,
     ordinal: u32,
+    /// The offset behind the segment's last record: behind a truncation's cut lie old frames.
+    end: u64,
 }
 
 /// A lending reader; see [`Log::reader`](crate::Log::reader).
@@ -147,6 +149,7 @@ impl Reader {
         }
         let offset = self.next;
         if let Some(cursor) = &mut self.cursor
+            && offset < cursor.end
             && let Some(map) = &cursor.map
             && let Ok((start, header)) =
                 store::check_in_map(map, cursor.position, cursor.ordinal, u64::MAX, cursor.seed)
@@ -156,7 +159,7 @@ impl Reader {
             self.next += 1;
             return Ok(Some((offset, Some(start..start + u64::from(header.length)))));
         }
-        self.advance_by_index(offset)
+        self.advance_by_index(offset, end)
     }
 
     #[inline]
@@ -170,23 +173,39 @@ impl Reader {
 
     /// The way that decides: through the segment's index.
     #[cold]
-    fn advance_by_index(&mut self, offset: u64) -> Result<Option<(u64, Option<Range<u64>>)>> {
+    fn advance_by_index(&mut self, offset: u64, end: u64) -> Result<Option<(u64, Option<Range<u64>>)>> {
         self.cursor = None;
-        let table = self.core.table.load_full();
-        if offset < table.front {
-            return Err(Error::OutOfRange { offset, offsets: table.front..self.limit });
-        }
         let verify = self.core.options.verify_reads;
-        let found = table.check_served(&self.core.place, offset).and_then(|()| {
-            let segment = table
-                .segment_of(offset)
-                .ok_or(Error::OutOfRange { offset, offsets: table.front..self.limit })?;
-            let (payload, position) = segment.read(offset, verify)?;
-            Ok((segment.clone(), payload, position))
-        });
-        // Whatever is wrong with this record, the next one may be right.
+        let (table, segment, payload, position) = loop {
+            let table = self.core.table.load_full();
+            if offset < table.front {
+                return Err(Error::OutOfRange { offset, offsets: table.front..self.limit });
+            }
+            let found = table.check_served(&self.core.place, offset).and_then(|()| {
+                let segment = table
+                    .segment_of(offset)
+                    .ok_or(Error::OutOfRange { offset, offsets: table.front..self.limit })?;
+                let (payload, position) = segment.read(offset, verify)?;
+                Ok((segment.clone(), payload, position))
+            });
+            match found {
+                Ok((segment, payload, position)) => break (table, segment, payload, position),
+                Err(error) => {
+                    // What looks wrong may only have changed under this reader.
+                    if self.epoch != self.core.truncations.epoch() {
+                        self.look_for_truncation()?;
+                        return self.advance(end);
+                    }
+                    if !Arc::ptr_eq(&table, &self.core.table.load_full()) {
+                        continue;
+                    }
+                    // Whatever is wrong with this record, the next one may be right.
+                    self.next += 1;
+                    return Err(self.core.truncated_or(offset, error));
+                }
+            }
+        };
         self.next += 1;
-        let (segment, payload, position) = found.map_err(|error| self.core.truncated_or(offset, error))?;
         self.current = Some(payload);
         let served_whole = table.damaged.is_empty() && table.lost.is_empty();
         let ordinal = u32::try_from(self.next.saturating_sub(segment.base));
@@ -194,7 +213,8 @@ impl Reader {
             let store = segment.store()?;
             let map = store.map_for_reading().ok().flatten();
             let seed = verify.then(|| store.seed());
-            self.cursor = Some(Cursor { segment, map, seed, position, ordinal });
+            let behind = segment.sealed.map_or(u64::MAX, |sealed| sealed.next_offset);
+            self.cursor = Some(Cursor { segment, map, seed, position, ordinal, end: behind });
         }
         Ok(Some((offset, None)))
     }
@@ -250,6 +270,7 @@ impl Iterator for Records {
         if self.failed {
             return None;
         }
+        let before = self.reader.next;
         match self.reader.advance(self.end) {
             Ok(None) => None,
             Ok(Some((offset, range))) => {
@@ -262,11 +283,8 @@ impl Iterator for Records {
                 Some(Ok(Record::new(offset, payload)))
             }
             Err(error) => {
-                // One record's trouble is passed over; a reader cut off from the log ends.
-                self.failed = matches!(
-                    error,
-                    Error::Truncated { .. } | Error::OutOfRange { .. } | Error::Poisoned { .. }
-                );
+                // One record's trouble is passed over; a reader that cannot go on ends.
+                self.failed = self.reader.next == before;
                 Some(Err(error))
             }
         }

@@ -21,9 +21,11 @@ pub const WINDOW_BYTES: usize = 1 << 20;
 /// At most this many runs of intact frames are told apart in one file; what lies behind still
 /// counts as evidence, but not as records that can be served.
 pub const MOST_RUNS: usize = 1 << 16;
-/// At most this many prefix checksums are held (1 MiB of memory).
-pub const MOST_PREFIXES: u64 = 1 << 18;
+/// At most this many prefix checksums are held (16 MiB of memory).
+pub const MOST_PREFIXES: u64 = 1 << 22;
 
+/// Payloads up to this size are hashed as they are during a search.
+const DIRECT_BYTES: u64 = 4096;
 const UNREADABLE_STEP: usize = 4096;
 const MOST_UNREADABLE: usize = 1 << 12;
 
@@ -350,7 +352,7 @@ impl<S: Source + ?Sized> Scanner<'_, S> {
     /// look like many long frames cannot make the search quadratic.
     fn far_checksum(&mut self, start: u64, length: u64) -> Option<PayloadChecksum> {
         let stride = Prefixes::stride(self.extent.end);
-        if length <= stride * 4 {
+        if length <= DIRECT_BYTES {
             return self.window.checksum(start, length);
         }
         if self.prefixes.is_none() {

@@ -262,11 +262,19 @@ impl Segment {
         }
     }
 
-    /// The position of a record's frame, checked against the frame itself: where a cut may go.
-    pub(crate) fn checked_position(&self, offset: u64) -> Result<u64> {
-        let (payload, end) = self.read(offset, true)?;
-        let length = u32::try_from(payload.bytes().len()).unwrap_or(u32::MAX);
-        Ok(end.saturating_sub(crate::frame::frame_bytes(length)))
+    /// The position behind the record before `offset`, checked against frames: where a cut may go.
+    pub(crate) fn position_behind(&self, offset: u64) -> Result<u64> {
+        match self.read(offset.saturating_sub(1), true) {
+            Ok((_, end)) => Ok(end),
+            // The record before is damaged; where the one at `offset` begins will do.
+            Err(error) => match self.read(offset, true) {
+                Ok((payload, end)) => {
+                    let length = u32::try_from(payload.bytes().len()).unwrap_or(u32::MAX);
+                    Ok(end.saturating_sub(crate::frame::frame_bytes(length)))
+                }
+                Err(_) => Err(error),
+            },
+        }
     }
 
     /// All positions up to `count`, for a new index file.
@@ -275,8 +283,7 @@ impl Segment {
     }
 
     fn count(&self) -> u32 {
-        let end = self.sealed.map_or(self.base, |sealed| sealed.next_offset);
-        u32::try_from(end.saturating_sub(self.base)).unwrap_or(u32::MAX)
+        self.sealed.map_or(0, |sealed| record_count(self.base, sealed.next_offset, sealed.length))
     }
 
     #[cold]
@@ -410,6 +417,13 @@ pub(crate) fn check_index_file(
         }
     }
     Ok(())
+}
+
+/// How many records lie between two offsets, as far as a store of `length` bytes can hold them: a
+/// count from disk never decides alone how much memory is taken.
+pub(crate) fn record_count(base: u64, end: u64, length: u64) -> u32 {
+    let most = length.saturating_sub(FIRST_FRAME) / crate::frame::HEADER_BYTES;
+    u32::try_from(end.saturating_sub(base).min(most)).unwrap_or(u32::MAX)
 }
 
 /// Loads the index that a clean close wrote for the active segment into memory; rebuilds it from

@@ -334,17 +334,11 @@ impl Store {
             .map_err(|error| Error::io("syncing", &self.path, None, error))
     }
 
-    /// Cuts bytes that were never published, durably, and reserves their space again.
-    pub(crate) fn cut(&self, position: u64) -> Result<()> {
-        let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
-        let failed = |error| Error::io("cutting", &self.path, Some(position), error);
-        let reserved = self.reserved();
-        disk::retry_interrupted(|| self.file.set_length(position)).map_err(failed)?;
-        self.reserved.store(position, Ordering::Relaxed);
-        self.sync()?;
-        disk::retry_interrupted(|| self.file.reserve(reserved)).map_err(failed)?;
-        self.reserved.store(reserved, Ordering::Relaxed);
-        Ok(())
+    /// Overwrites bytes that were never published with zeros, durably. The file keeps its length
+    /// and its space.
+    pub(crate) fn cut(&self, position: u64, length: usize) -> Result<()> {
+        self.write(&vec![0; length], position)?;
+        self.sync()
     }
 
     /// Gives back reserved space behind `position`.
@@ -459,13 +453,11 @@ pub(crate) fn check_in_map(
         .and_then(frame::header_bytes)
         .ok_or(ReadFailure::Defect(Defect::LengthBeyondEnd))?;
     let header = check_header(head, position, ordinal, published)?;
-    if let Some(seed) = seed {
-        let payload = map
-            .bytes(start..start + u64::from(header.length))
-            .ok_or(ReadFailure::Defect(Defect::LengthBeyondEnd))?;
-        if !frame::verifies(head, PayloadChecksum::of(payload), seed) {
-            return Err(ReadFailure::Defect(Defect::Checksum));
-        }
+    let payload = map
+        .bytes(start..start.saturating_add(u64::from(header.length)))
+        .ok_or(ReadFailure::Defect(Defect::LengthBeyondEnd))?;
+    if seed.is_some_and(|seed| !frame::verifies(head, PayloadChecksum::of(payload), seed)) {
+        return Err(ReadFailure::Defect(Defect::Checksum));
     }
     Ok((start, header))
 }

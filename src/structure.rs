@@ -1,8 +1,8 @@
 //! Changes of structure: preparing, sealing, truncating, metadata, closing.
 //!
-//! It owns the order "first the edit, then the files", under the manifest's lock ([`Structure`]).
+//! It owns the order "first the edit, then the files", under the manifest's lock.
 //! Every edit is decided here from the folded state. It does not know how frames are encoded or
-//! committed, and stops the writer ([`Core::quiesce`]) where a change must not race it.
+//! committed, and stops the writer ([`Core::while_quiet`]) where a change must not race it.
 //!
 //! Invariants: a store is durable, and its name too, before its Create; files go only after the
 //! edit that lets go of them; any failed manifest or directory operation poisons the log, but for a
@@ -11,7 +11,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::background::Signal;
 use crate::commit::{Core, lock};
 use crate::disk;
 use crate::error::{Error, Result};
@@ -19,18 +18,14 @@ use crate::manifest::edit::{MAX_META_BYTES, MAX_META_KEY_BYTES, MAX_META_VALUE_B
 use crate::manifest::file::{Failure, ManifestFile, remove_if_present};
 use crate::manifest::{Close, Edit, Seal};
 use crate::names;
+use crate::options::MAX_OFFSET;
 use crate::segment::{self, SealedEnd, Segment};
+use crate::signal::Signal;
 use crate::store::{self, FIRST_FRAME, FIRST_RESERVE, Head, Origin, Store};
 use crate::table::Table;
 use crate::writer::{Gate, MOST_ROLLED, Rolled, space_ahead};
 
-/// What the manifest's lock guards.
-#[derive(Debug)]
-pub(crate) struct Structure {
-    pub(crate) manifest: ManifestFile,
-}
-
-type Guard<'a> = std::sync::MutexGuard<'a, Structure>;
+type Guard<'a> = std::sync::MutexGuard<'a, ManifestFile>;
 
 impl Core {
     /// The manifest's lock, where the log may change.
@@ -53,8 +48,8 @@ impl Core {
     }
 
     /// Appends edits; an uncertain failure poisons.
-    fn edit(&self, structure: &mut Structure, edits: Vec<Edit>) -> Result<()> {
-        structure.manifest.append(edits).map_err(|failure| self.failed(failure))
+    fn edit(&self, structure: &mut ManifestFile, edits: Vec<Edit>) -> Result<()> {
+        structure.append(edits).map_err(|failure| self.failed(failure))
     }
 
     /// Seals what was rolled, prepares segments ahead, and reserves space ahead: what a roll should
@@ -80,7 +75,7 @@ impl Core {
             Ok(stores) => lock(&self.writer).spares.extend(stores),
             Err(failure) => return Err(self.failed(failure)),
         }
-        structure.manifest.restock();
+        structure.restock();
         Ok(())
     }
 
@@ -98,7 +93,7 @@ impl Core {
 
     /// Prepares segments ahead: files, then directory; the Creates are the caller's to append. A
     /// disk too full for a comfortable reservation, or for more than one, is no failure.
-    fn prepare(&self, structure: &Structure, edits: &mut Vec<Edit>) -> Result<Vec<Store>, Failure> {
+    fn prepare(&self, structure: &ManifestFile, edits: &mut Vec<Edit>) -> Result<Vec<Store>, Failure> {
         let (wanted, reserve, mut base, have) = {
             let writer = lock(&self.writer);
             let (wanted, reserve) = writer.wants_spares();
@@ -108,7 +103,7 @@ impl Core {
         };
         let mut stores: Vec<Store> = Vec::new();
         for number in 0..wanted {
-            let id = structure.manifest.state().last_id.saturating_add(1 + number as u64);
+            let id = structure.state().last_id.saturating_add(1 + number as u64);
             match self.new_store(id, reserve) {
                 Ok(store) => stores.push(store),
                 Err(error) if error.is_no_space() && (have || !stores.is_empty()) => break,
@@ -152,8 +147,8 @@ impl Core {
 
     /// A fresh store for a truncation, durable with its name; none on a full disk: the log then
     /// goes on without an active segment until space is back.
-    fn fresh_store(&self, structure: &Structure) -> Result<Option<Store>, Failure> {
-        let id = structure.manifest.state().last_id.saturating_add(1);
+    fn fresh_store(&self, structure: &ManifestFile) -> Result<Option<Store>, Failure> {
+        let id = structure.state().last_id.saturating_add(1);
         let reserve = FIRST_RESERVE.min(self.options.segment_bytes.saturating_sub(FIRST_FRAME));
         match self.new_store(id, reserve) {
             Ok(store) => {
@@ -171,15 +166,8 @@ impl Core {
             .map_err(|error| Failure::Unknown(Error::io("syncing directory", directory, None, error)))
     }
 
-    fn failed(&self, failure: Failure) -> Error {
-        match failure {
-            Failure::Refused(error) => error,
-            Failure::Unknown(error) => self.poison_all(error),
-        }
-    }
-
     /// Seals rolled segments, in order, all of them.
-    fn seal_rolled(&self, structure: &mut Structure) -> Result<()> {
+    fn seal_rolled(&self, structure: &mut ManifestFile) -> Result<()> {
         self.commit_now()?;
         let mut edits = Vec::new();
         let sealed = self.plan_seals(false, &mut edits)?;
@@ -203,8 +191,7 @@ impl Core {
         let durable_end = self.durable_end();
         let mut sealed = Vec::new();
         for rolled in rolled.into_iter().take_while(|rolled| rolled.end <= durable_end) {
-            let (first_millis, last_millis) = rolled.segment.time_range();
-            let seal = Seal { next_offset: rolled.end, length: rolled.length, first_millis, last_millis };
+            let seal = seal_of(&rolled, rolled.segment.time_range());
             self.write_index_of(&rolled.segment, seal);
             edits.push(Edit::Seal { id: rolled.segment.id, seal });
             sealed.push((rolled, seal));
@@ -280,7 +267,7 @@ impl Core {
             return too_large("metadata value", value.len(), MAX_META_VALUE_BYTES);
         }
         let mut structure = self.changing()?;
-        let meta = &structure.manifest.state().meta;
+        let meta = &structure.state().meta;
         let kept = meta.iter().filter(|(other, _)| *other != key).map(|(key, value)| key.len() + value.len());
         let total = kept.sum::<usize>() + key.len() + value.map_or(0, <[u8]>::len);
         if value.is_some() && total > MAX_META_BYTES {
@@ -296,17 +283,28 @@ impl Core {
         if offset <= self.table.load().front {
             return Ok(());
         }
+        if offset > MAX_OFFSET {
+            return Err(Error::InvalidOption {
+                option: "truncate_front",
+                why: format!("{offset} is beyond the largest offset, {MAX_OFFSET}"),
+            });
+        }
         if offset > self.next_offset.load(Ordering::Acquire) {
             return self.skip_forward(&mut structure, offset);
         }
         // What is truncated away is durable first: a crash never finds a front beyond the end.
         if offset > self.durable_end() {
             self.commit_now()?;
+            if offset > self.durable_end() {
+                // A failed write took records back meanwhile.
+                let next = self.next_offset.load(Ordering::Acquire);
+                return Err(Error::UnexpectedOffset { expected: offset, next });
+            }
         }
         if lock(&self.writer).rolled.front().is_some_and(|rolled| rolled.end <= offset) {
             self.seal_rolled(&mut structure)?;
         }
-        let state = structure.manifest.state();
+        let state = structure.state();
         let dropped: Vec<u64> =
             state.sealed().filter(|(_, _, seal)| seal.next_offset <= offset).map(|(id, _, _)| id).collect();
         let mut edits = vec![Edit::TruncateFront { offset }];
@@ -319,54 +317,47 @@ impl Core {
             table.lost.remove(0..offset);
             table
         });
-        self.remove_files(&dropped);
-        structure.manifest.restock();
+        self.let_go(&mut structure, &dropped);
         tracing::info!(offset, dropped = dropped.len(), "truncated the front");
         Ok(())
     }
 
     /// A front beyond the end: an empty log that starts there.
     fn skip_forward(&self, structure: &mut Guard<'_>, offset: u64) -> Result<()> {
-        let mut quiet = self.quiesce()?;
-        if offset <= quiet.writer.next_offset() {
-            // Appends came in before the writer stopped.
-            drop(quiet);
-            return Err(Error::UnexpectedOffset {
-                expected: offset,
-                next: self.next_offset.load(Ordering::Acquire),
-            });
-        }
-        let fresh = match self.fresh_store(structure) {
-            Ok(fresh) => fresh,
-            Err(failure) => {
-                drop(quiet);
-                return Err(self.failed(failure));
+        let dropped = self.while_quiet(|writer, stage| {
+            if offset <= writer.next_offset() {
+                // Appends came in before the writer stopped.
+                let next = writer.next_offset();
+                return Err(Failure::Refused(Error::UnexpectedOffset { expected: offset, next }));
             }
-        };
-        let dropped: Vec<u64> = structure.manifest.state().segments.keys().copied().collect();
-        let mut edits = vec![Edit::TruncateFront { offset }];
-        edits.extend(dropped.iter().map(|id| Edit::Drop { id: *id, quarantine: false }));
-        edits.extend(fresh.as_ref().map(|store| Edit::Create {
-            id: store.id(),
-            base: Some(offset),
-            born: None,
-        }));
-        if let Err(failure) = structure.manifest.append(edits) {
-            drop(quiet);
-            return Err(self.failed(failure));
-        }
-        quiet.forget_mark();
-        quiet.writer.restart(offset, fresh);
-        self.change_table(|_| Table { front: offset, ..Table::default() });
-        self.next_offset.store(offset, Ordering::Release);
-        self.written_end.store(offset, Ordering::Release);
-        self.durable_end.store(offset, Ordering::Release);
-        drop(quiet);
-        self.remove_files(&dropped);
-        structure.manifest.restock();
-        self.signal.demand(Signal::KEEP);
+            let fresh = self.fresh_store(structure)?;
+            let dropped: Vec<u64> = structure.state().segments.keys().copied().collect();
+            let mut edits = vec![Edit::TruncateFront { offset }];
+            edits.extend(dropped.iter().map(|id| Edit::Drop { id: *id, quarantine: false }));
+            edits.extend(fresh.as_ref().map(|store| Edit::Create {
+                id: store.id(),
+                base: Some(offset),
+                born: None,
+            }));
+            structure.append(edits)?;
+            stage.forget_mark();
+            writer.restart(offset, fresh);
+            self.change_table(|_| Table { front: offset, ..Table::default() });
+            for end in [&self.next_offset, &self.written_end, &self.durable_end] {
+                end.store(offset, Ordering::Release);
+            }
+            Ok(dropped)
+        })?;
+        self.let_go(structure, &dropped);
         tracing::info!(offset, "truncated the front beyond the end");
         Ok(())
+    }
+
+    /// After a truncation's edit: the files go, and what is missing is prepared.
+    fn let_go(&self, structure: &mut Guard<'_>, dropped: &[u64]) {
+        self.remove_files(dropped);
+        structure.restock();
+        self.signal.demand(Signal::KEEP);
     }
 
     /// See [`Log::truncate_back`](crate::Log::truncate_back).
@@ -380,123 +371,114 @@ impl Core {
         if end >= self.next_offset.load(Ordering::Acquire) {
             return Ok(());
         }
-        let mut quiet = self.quiesce()?;
-        let table = self.table.load_full();
-        let Some(cut) = table.segment_of(end).cloned() else {
-            return Err(Error::OutOfRange { offset: end, offsets: front..quiet.writer.next_offset() });
-        };
-        // Rolled segments before the cut one need their Seals first, in order.
-        let rolled: Vec<Rolled> =
-            quiet.writer.rolled.iter().filter(|rolled| rolled.end <= end).cloned().collect();
-        let keeps_part = end > cut.base;
-        let length = if keeps_part { cut.checked_position(end)? } else { FIRST_FRAME };
-        let fresh = match self.fresh_store(&structure) {
-            Ok(fresh) => fresh,
-            Err(failure) => {
-                drop(quiet);
-                return Err(self.failed(failure));
+        let dropped = self.while_quiet(|writer, stage| {
+            let table = self.table.load_full();
+            let Some(cut) = table.segment_of(end).cloned() else {
+                let offsets = front..writer.next_offset();
+                return Err(Failure::Refused(Error::OutOfRange { offset: end, offsets }));
+            };
+            let keeps_part = end > cut.base;
+            // Rolled segments before the cut one need their Seals first, in order.
+            let mut sealed: Vec<Rolled> =
+                writer.rolled.iter().filter(|rolled| rolled.end <= end).cloned().collect();
+            if keeps_part {
+                let length = cut.position_behind(end).map_err(Failure::Refused)?;
+                sealed.push(Rolled { segment: cut.clone(), end, length });
             }
-        };
+            let first_dropped = if keeps_part { cut.id.saturating_add(1) } else { cut.id };
+            let state = structure.state();
+            let dropped: Vec<u64> = state.segments.range(first_dropped..).map(|(id, _)| *id).collect();
+            let fresh = self.fresh_store(&structure)?;
+            let mut edits: Vec<Edit> =
+                dropped.iter().map(|id| Edit::Drop { id: *id, quarantine: false }).collect();
+            let mut replaced = Vec::new();
+            for rolled in &sealed {
+                let before = structure.state().segments.get(&rolled.segment.id);
+                let times = before
+                    .and_then(|state| state.seal)
+                    .map_or(rolled.segment.time_range(), |seal| (seal.first_millis, seal.last_millis));
+                let seal = seal_of(rolled, times);
+                self.write_index_of(&rolled.segment, seal);
+                edits.push(Edit::Seal { id: rolled.segment.id, seal });
+                replaced.push(self.sealed_segment(&rolled.segment, seal).map_err(Failure::Refused)?);
+            }
+            edits.extend(fresh.as_ref().map(|store| Edit::Create {
+                id: store.id(),
+                base: Some(end),
+                born: None,
+            }));
 
-        let mut edits = Vec::new();
-        let mut sealed = Vec::new();
-        let first_kept = if keeps_part { cut.id + 1 } else { cut.id };
-        let dropped: Vec<u64> =
-            structure.manifest.state().segments.range(first_kept..).map(|(id, _)| *id).collect();
-        edits.extend(dropped.iter().map(|id| Edit::Drop { id: *id, quarantine: false }));
-        for rolled in &rolled {
-            sealed.push((rolled.segment.clone(), rolled.end, rolled.length));
-        }
-        if keeps_part {
-            sealed.push((cut.clone(), end, length));
-        }
-        let mut replaced = Vec::new();
-        for (segment, next_offset, length) in &sealed {
-            let before = structure.manifest.state().segments.get(&segment.id).and_then(|state| state.seal);
-            let (first, last) =
-                before.map_or(segment.time_range(), |seal| (seal.first_millis, seal.last_millis));
-            let seal =
-                Seal { next_offset: *next_offset, length: *length, first_millis: first, last_millis: last };
-            self.write_index_of(segment, seal);
-            edits.push(Edit::Seal { id: segment.id, seal });
-            replaced.push(self.sealed_segment(segment, seal)?);
-        }
-        edits.extend(fresh.as_ref().map(|store| Edit::Create {
-            id: store.id(),
-            base: Some(end),
-            born: None,
-        }));
-
-        // Readers leave first: nobody may act on a record that is about to go.
-        self.truncations.note(end);
-        self.durable_end.store(end, Ordering::Release);
-        self.written_end.store(end, Ordering::Release);
-        self.next_offset.store(end, Ordering::Release);
-        if let Err(failure) = structure.manifest.append(edits) {
-            drop(quiet);
-            // The end was lowered for readers already: what is on disk is for a reopening to find.
-            let (Failure::Refused(error) | Failure::Unknown(error)) = failure;
-            return Err(self.poison_all(error));
-        }
-        quiet.forget_mark();
-        quiet.writer.restart(end, fresh);
-        self.change_table(|table| {
-            let mut table = table.clone();
-            table.segments.retain(|segment| !dropped.contains(&segment.id));
-            for fresh in &replaced {
-                for segment in table.segments.iter_mut().filter(|segment| segment.id == fresh.id) {
-                    *segment = fresh.clone();
+            // Readers leave first: nobody may act on a record that is about to go. The ends before
+            // the epoch: a reader that knows the new epoch sees the new ends.
+            for lowered in [&self.durable_end, &self.written_end, &self.next_offset] {
+                lowered.store(end, Ordering::Release);
+            }
+            self.truncations.note(end);
+            // The end was lowered for readers already: after any failure, what is on disk is for a
+            // reopening to find.
+            structure.append(edits).map_err(|failure| Failure::Unknown(failure.into_error()))?;
+            stage.forget_mark();
+            writer.restart(end, fresh);
+            self.change_table(|table| {
+                let mut table = table.clone();
+                table.segments.retain(|segment| !dropped.contains(&segment.id));
+                for fresh in &replaced {
+                    for segment in table.segments.iter_mut().filter(|segment| segment.id == fresh.id) {
+                        *segment = fresh.clone();
+                    }
                 }
-            }
-            table.damaged.remove(end..u64::MAX);
-            table.lost.remove(end..u64::MAX);
-            table
-        });
-        drop(quiet);
-        self.remove_files(&dropped);
-        structure.manifest.restock();
-        self.signal.demand(Signal::KEEP);
+                table.damaged.remove(end..u64::MAX);
+                table.lost.remove(end..u64::MAX);
+                table
+            });
+            // Again, for readers that stood at the end with the old segment in hand.
+            self.truncations.note(end);
+            Ok(dropped)
+        })?;
+        self.let_go(&mut structure, &dropped);
         tracing::info!(end, dropped = dropped.len(), "truncated the back");
         Ok(())
     }
 
-    /// See [`Log::close`](crate::Log::close). Closing twice is fine.
+    /// See [`Log::close`](crate::Log::close).
     pub(crate) fn close(&self) -> Result<()> {
         let Some(structure) = &self.structure else {
             lock(&self.writer).gate = Gate::Closed;
             return Ok(());
         };
         let mut structure = lock(structure);
-        if lock(&self.writer).gate == Gate::Closed {
-            return Ok(());
-        }
+        // First of all: whatever comes of closing, nothing is taken any more.
+        lock(&self.writer).gate = Gate::Closed;
         self.check_poison()?;
-        self.commit_now()?;
         self.seal_rolled(&mut structure)?;
-        let mut quiet = self.quiesce()?;
-        quiet.writer.gate = Gate::Closed;
-        let next_offset = quiet.writer.next_offset();
-        let active = quiet.writer.active.take();
-        let spares: Vec<u64> = quiet.writer.spares.drain(..).map(|spare| spare.id()).collect();
-        drop(quiet);
-
-        let mut length = 0;
+        let (next_offset, active, spares) = self.while_quiet(|writer, stage| {
+            stage.forget_mark();
+            let spares: Vec<u64> = writer.spares.drain(..).map(|spare| spare.id()).collect();
+            Ok((writer.next_offset(), writer.active.take(), spares))
+        })?;
+        let length = active.as_ref().map_or(0, |active| active.position);
         if let Some(active) = &active {
-            length = active.position;
             let seal = Seal { next_offset, length, first_millis: 0, last_millis: 0 };
             self.write_index_of(&active.segment, seal);
-            // Reserved space would only look like waste now; it is not needed for anything that is
-            // promised, so that a failure is no matter.
-            if let Err(error) = active.store.trim(length) {
-                tracing::debug!(%error, "reserved space stays");
-            }
+            self.sync_directory().map_err(|failure| self.failed(failure))?;
         }
-        let mut edits = Vec::new();
-        edits.extend(spares.iter().map(|id| Edit::Drop { id: *id, quarantine: false }));
+        let mut edits: Vec<Edit> =
+            spares.iter().map(|id| Edit::Drop { id: *id, quarantine: false }).collect();
         edits.push(Edit::Close(Close { length, next_offset }));
         self.edit(&mut structure, edits)?;
         self.remove_files(&spares);
+        // Reserved space would only look like waste now. Nothing promised depends on it.
+        if let Some(active) = &active
+            && let Err(error) = active.store.trim(length)
+        {
+            tracing::debug!(%error, "reserved space stays");
+        }
         tracing::info!(directory = %self.place.directory.display(), next_offset, "closed");
         Ok(())
     }
+}
+
+/// A rolled segment's Seal, with the times of its first and last records.
+fn seal_of(rolled: &Rolled, (first_millis, last_millis): (u64, u64)) -> Seal {
+    Seal { next_offset: rolled.end, length: rolled.length, first_millis, last_millis }
 }

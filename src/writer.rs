@@ -119,6 +119,8 @@ pub(crate) enum Room {
     NeedsSpare,
     /// Bytes must be written out first.
     NeedsRelief,
+    /// What is encoded must be durable first: a full disk could not take its recovery.
+    NeedsCommit,
 }
 
 /// See the module's documentation.
@@ -242,6 +244,9 @@ impl Writer {
             let empty = active.position == FIRST_FRAME;
             let ordinals = self.next_offset - active.segment.base + records as u64;
             if (end <= self.segment_bytes || empty) && ordinals < u64::from(u32::MAX) {
+                if !self.covers_recovery(bytes)? {
+                    return Ok(Room::NeedsCommit);
+                }
                 let reserved = active.store.reserved();
                 if end + space_ahead(end) <= reserved || reserved >= self.segment_bytes && end <= reserved {
                     return Ok(Room::Ready);
@@ -249,7 +254,6 @@ impl Writer {
                 if end > reserved {
                     active.store.reserve(end, self.segment_bytes.max(end))?;
                 }
-                self.reserve_for_recovery(bytes);
                 self.grows |= end > self.segment_bytes / 4;
                 return Ok(Room::ReserveAhead);
             }
@@ -267,15 +271,21 @@ impl Writer {
         Ok(Room::Ready)
     }
 
-    /// What a recovery may have to copy must find space even on a full disk: the spare's
-    /// reservation, which recovery may give up, is kept as large. Best effort, as the spare itself.
-    fn reserve_for_recovery(&self, bytes: u64) {
+    /// What a recovery may have to copy must find space even on a full disk: a spare's reservation,
+    /// which recovery may give up, is kept as large. `false` asks for a commit, after which there is
+    /// less to copy.
+    #[inline]
+    fn covers_recovery(&self, bytes: u64) -> Result<bool> {
+        let Some(spare) = self.spares.back() else { return Ok(true) };
         let needed = self.exposed_bytes + self.last_group_bytes + bytes + FIRST_FRAME;
-        if let Some(spare) = self.spares.back()
-            && spare.reserved() < needed
-            && let Err(error) = spare.reserve(needed, needed)
-        {
-            tracing::debug!(%error, "no room kept for a recovery on a full disk");
+        if needed <= spare.reserved() {
+            return Ok(true);
+        }
+        const STEP: u64 = 256 << 10;
+        match spare.reserve(needed, needed + STEP) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_no_space() && self.appended => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

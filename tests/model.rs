@@ -207,7 +207,8 @@ fn compare_all(log: &Log, model: &Model) {
         let record = log.read(offset).unwrap();
         assert_eq!((record.offset(), &*record), (offset, model.record(offset)));
     }
-    let listed: Vec<_> = log.records(..).map(|record| record.unwrap()).map(|r| (r.offset(), r.to_vec())).collect();
+    let listed: Vec<_> =
+        log.records(..).map(|record| record.unwrap()).map(|r| (r.offset(), r.to_vec())).collect();
     assert_eq!(listed.len() as u64, model.end() - model.front);
     assert!(listed.iter().all(|(offset, bytes)| bytes == model.record(*offset)));
     for key in 0..4 {
@@ -229,7 +230,10 @@ fn check_segments(log: &Log) {
         assert!(segments.first().unwrap().base <= offsets.start, "{segments:?} of {offsets:?}");
         assert_eq!(segments.last().unwrap().end, offsets.end, "{segments:?}");
     }
-    assert!(segments.iter().filter(|segment| !segment.sealed).count() <= MOST_UNSEALED, "too many unsealed: {segments:?}");
+    assert!(
+        segments.iter().filter(|segment| !segment.sealed).count() <= MOST_UNSEALED,
+        "too many unsealed: {segments:?}"
+    );
 }
 
 fn finish(world: &World, ticket: Ticket, wait: Wait, model: &mut Model, tickets: &mut Vec<Ticket>) {
@@ -298,13 +302,18 @@ fn step(world: &World, log: &mut Log, model: &mut Model, tickets: &mut Vec<Ticke
             let wrong = model.end().wrapping_add_signed(if *by == 0 { 1 } else { i64::from(*by) });
             let refused = log.append_at(wrong, [vec![0; usize::from(*length)]]);
             match refused {
-                Err(Error::UnexpectedOffset { expected, next }) => assert_eq!((expected, next), (wrong, model.end())),
+                Err(Error::UnexpectedOffset { expected, next }) => {
+                    assert_eq!((expected, next), (wrong, model.end()))
+                }
                 other => panic!("append_at({wrong}) at {}: {other:?}", model.end()),
             }
         }
         Op::TooLarge => {
             let refused = log.append(vec![0; 8193]);
-            assert!(matches!(refused, Err(Error::TooLarge { what: "record", bytes: 8193, limit: 8192 })), "{refused:?}");
+            assert!(
+                matches!(refused, Err(Error::TooLarge { what: "record", bytes: 8193, limit: 8192 })),
+                "{refused:?}"
+            );
         }
         Op::Read(share) => {
             for offset in [model.at(*share), model.front.wrapping_sub(1), model.end(), u64::MAX] {
@@ -351,7 +360,10 @@ fn step(world: &World, log: &mut Log, model: &mut Model, tickets: &mut Vec<Ticke
             for _ in 0..*steps {
                 let durable = log.durable_end();
                 let Some(record) = reader.next().unwrap() else {
-                    assert!(next >= if world.appended_seen { model.end() } else { durable }, "ended at {next}");
+                    assert!(
+                        next >= if world.appended_seen { model.end() } else { durable },
+                        "ended at {next}"
+                    );
                     break;
                 };
                 assert_eq!((record.offset(), record.bytes()), (next, model.record(next)));
@@ -449,9 +461,15 @@ fn read(world: &World, log: &Log, model: &Model, offset: u64) {
 }
 
 fn against_the_model(cases: u32, world: impl Fn(u64) -> (World, Option<tempfile::TempDir>)) {
-    let persistence = FileFailurePersistence::Direct(concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/model.txt"));
-    let config =
-        ProptestConfig { cases, failure_persistence: Some(Box::new(persistence)), ..ProptestConfig::default() };
+    let persistence = FileFailurePersistence::Direct(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/proptest-regressions/model.txt"
+    ));
+    let config = ProptestConfig {
+        cases,
+        failure_persistence: Some(Box::new(persistence)),
+        ..ProptestConfig::default()
+    };
     let mut runner = TestRunner::new(config);
     let outcome = runner.run(&(any::<u64>(), prop::collection::vec(op(), 1..60)), |(seed, ops)| {
         let (world, guard) = world(seed);
@@ -479,7 +497,11 @@ fn on_sim(durability: Durability, appended_seen: bool) -> impl Fn(u64) -> (World
     }
 }
 
-fn on_os(durability: Durability, mode: ReadMode, appended_seen: bool) -> impl Fn(u64) -> (World, Option<tempfile::TempDir>) {
+fn on_os(
+    durability: Durability,
+    mode: ReadMode,
+    appended_seen: bool,
+) -> impl Fn(u64) -> (World, Option<tempfile::TempDir>) {
     move |_| {
         let guard = tempfile::tempdir().unwrap();
         let options = options().durability(durability).read_mode(mode).readers_see_appended(appended_seen);

@@ -9,6 +9,8 @@
 
 use std::ops::Range;
 
+use crate::names::MAX_ID;
+
 /// The longest key of a [`Edit::Meta`], in bytes.
 pub const MAX_META_KEY_BYTES: usize = 255;
 /// All named values together have at most this many bytes, keys included.
@@ -255,6 +257,13 @@ impl Edit {
             }
             other => return Err(EditDefect::UnknownTag(other)),
         };
+        let id = match &edit {
+            Edit::Init { last_id: id, .. } | Edit::Create { id, .. } => *id,
+            _ => 0,
+        };
+        if id > MAX_ID {
+            return Err(EditDefect::Field("id"));
+        }
         if fields.0.is_empty() { Ok(edit) } else { Err(EditDefect::Trailing(fields.0.len())) }
     }
 }
@@ -298,13 +307,17 @@ mod tests {
     fn edits() -> impl Strategy<Value = Edit> {
         let range = (any::<u32>(), 1u64..1000).prop_map(|(a, n)| u64::from(a)..u64::from(a) + n);
         prop_oneof![
-            any::<([u8; 16], u64, u64, u64)>().prop_map(|(uuid, created_millis, first_offset, last_id)| {
-                Edit::Init { uuid, created_millis, first_offset, last_id }
-            }),
-            any::<(u64, Option<u64>, Option<(u64, u64)>)>().prop_map(|(id, base, born)| Edit::Create {
-                id,
-                base,
-                born: born.map(|(durable_end, length)| Born { durable_end, length })
+            (any::<([u8; 16], u64, u64)>(), 0..=MAX_ID).prop_map(
+                |((uuid, created_millis, first_offset), last_id)| {
+                    Edit::Init { uuid, created_millis, first_offset, last_id }
+                }
+            ),
+            (0..=MAX_ID, any::<(Option<u64>, Option<(u64, u64)>)>()).prop_map(|(id, (base, born))| {
+                Edit::Create {
+                    id,
+                    base,
+                    born: born.map(|(durable_end, length)| Born { durable_end, length }),
+                }
             }),
             any::<(u64, u64, u64, u64, u64)>().prop_map(
                 |(id, next_offset, length, first_millis, last_millis)| Edit::Seal {

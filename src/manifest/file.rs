@@ -31,7 +31,7 @@ pub(crate) const FORMAT_VERSION: u32 = 1;
 pub(crate) const MAX_FILE_BYTES: u64 = 1 << 30;
 
 const MAGIC: [u8; 8] = *b"STONEMAN";
-const HEAD_BYTES: usize = 44;
+const HEAD_BYTES: usize = 52;
 const SECTOR: usize = 512;
 /// Room behind the folded state at least: how many bytes of edits fit before the next checkpoint.
 const ROOM_BYTES: u64 = 32 << 10;
@@ -128,6 +128,10 @@ pub(crate) fn interpret(directory: &Path, bytes: &[u8]) -> Result<Reading> {
             supported: FORMAT_VERSION,
         });
     }
+    if (bytes.len() as u64) < head.length {
+        let what = format!("it ends at byte {}, but had {} when it was named", bytes.len(), head.length);
+        return damaged(Some(bytes.len() as u64), &what, None);
+    }
     let extent = Extent {
         seed: Seed::of_manifest(&head.uuid, head.generation),
         start: SECTOR_BYTES,
@@ -183,6 +187,8 @@ struct Head {
     version: u32,
     uuid: [u8; 16],
     generation: u64,
+    /// The file's length when it got its name: it never gets shorter.
+    length: u64,
 }
 
 impl Head {
@@ -193,6 +199,7 @@ impl Head {
         bytes.extend([0; 4]);
         bytes.extend(self.uuid);
         bytes.extend(self.generation.to_le_bytes());
+        bytes.extend(self.length.to_le_bytes());
         let checksum = crc32fast::hash(&bytes);
         bytes.extend(checksum.to_le_bytes());
         bytes.resize(SECTOR, 0);
@@ -209,11 +216,13 @@ impl Head {
         let (version, rest) = rest.split_first_chunk::<4>()?;
         let (_, rest) = rest.split_first_chunk::<4>()?;
         let (uuid, rest) = rest.split_first_chunk::<16>()?;
-        let (generation, _) = rest.split_first_chunk::<8>()?;
+        let (generation, rest) = rest.split_first_chunk::<8>()?;
+        let (length, _) = rest.split_first_chunk::<8>()?;
         (*magic == MAGIC).then(|| Head {
             version: u32::from_le_bytes(*version),
             uuid: *uuid,
             generation: u64::from_le_bytes(*generation),
+            length: u64::from_le_bytes(*length),
         })
     }
 }
@@ -280,9 +289,8 @@ impl ManifestFile {
         let next = directory.join(NEXT_NAME);
         let seed = Seed::of_manifest(&state.uuid, generation);
         let edits = state.edits();
-        let mut bytes = Head { version: FORMAT_VERSION, uuid: state.uuid, generation }.encode();
-        bytes.extend(encode_batch(&edits, 0, seed));
-        let position = bytes.len() as u64;
+        let batch = encode_batch(&edits, 0, seed);
+        let position = SECTOR_BYTES + batch.len() as u64;
         // As much room again as the state takes: a checkpoint's cost is spread over as many edits.
         let reserved = position + position.max(ROOM_BYTES);
         if reserved > MAX_FILE_BYTES {
@@ -293,7 +301,10 @@ impl ManifestFile {
             }));
         }
 
-        let prepared = (|| {
+        let write = |reserved: u64| {
+            let head = Head { version: FORMAT_VERSION, uuid: state.uuid, generation, length: reserved };
+            let mut bytes = head.encode();
+            bytes.extend_from_slice(&batch);
             remove_if_present(disk.as_ref(), &next)?;
             let file = disk::retry_interrupted(|| disk.open(&next, OpenMode::CreateNew))
                 .map_err(|error| Error::io_or_no_space("creating", &next, reserved, error))?;
@@ -303,10 +314,16 @@ impl ManifestFile {
                 .map_err(|error| Error::io_or_no_space("writing", &next, reserved, error))?;
             disk::retry_interrupted(|| file.sync())
                 .map_err(|error| Error::io("syncing", &next, None, error))?;
-            Ok(file)
-        })();
-        let file = match prepared {
-            Ok(file) => file,
+            Ok((file, reserved))
+        };
+        // A full disk may still hold the state, if not room for more.
+        let written = write(reserved).or_else(
+            |error: Error| {
+                if error.is_no_space() { write(position) } else { Err(error) }
+            },
+        );
+        let (file, reserved) = match written {
+            Ok(written) => written,
             Err(error) => {
                 // What is half-made has no meaning; leaving it would only hold space.
                 let _ = remove_if_present(disk.as_ref(), &next);
@@ -340,20 +357,25 @@ impl ManifestFile {
         &self.state
     }
 
-    /// Appends edits as one batch and makes them durable. They are folded in when this returns.
+    /// Appends edits as one batch and makes them durable; where the file has no room for them, a
+    /// fresh one that says the same takes its place. They are folded in when this returns.
     pub(crate) fn append(&mut self, edits: Vec<Edit>) -> Result<(), Failure> {
-        let mut bytes = encode_batch(&edits, self.ordinal, self.seed);
-        if self.position + bytes.len() as u64 > self.reserved {
-            self.checkpoint(bytes.len() as u64)?;
-            bytes = encode_batch(&edits, self.ordinal, self.seed);
-        }
+        let bytes = encode_batch(&edits, self.ordinal, self.seed);
         let count = u32::try_from(edits.len()).unwrap_or(u32::MAX);
+        let mut state = self.state.clone();
         for edit in edits {
             // Every edit was decided from this state under its lock, so that none contradicts it.
-            self.state.apply(edit).map_err(|why| {
+            state.apply(edit).map_err(|why| {
                 let source = std::io::Error::other(format!("an edit contradicts the state: {why}"));
                 Failure::Unknown(Error::io("changing", &self.path, Some(self.position), source))
             })?;
+        }
+        if self.position + bytes.len() as u64 > self.reserved {
+            let generation = self.generation.saturating_add(1);
+            let fresh = ManifestFile::create(self.disk.clone(), &self.directory, state, generation)?;
+            tracing::debug!(directory = %self.directory.display(), generation, "manifest checkpoint");
+            *self = fresh;
+            return Ok(());
         }
         disk::write_all_at(self.file.as_ref(), &bytes, self.position).map_err(|error| {
             Failure::Unknown(Error::io("writing", &self.path, Some(self.position), error))
@@ -362,26 +384,7 @@ impl ManifestFile {
             .map_err(|error| Failure::Unknown(Error::io("syncing", &self.path, None, error)))?;
         self.position += bytes.len() as u64;
         self.ordinal = self.ordinal.saturating_add(count);
-        Ok(())
-    }
-
-    /// Writes the folded state into a fresh file, with room for at least `room` bytes of edits.
-    fn checkpoint(&mut self, room: u64) -> Result<(), Failure> {
-        let fresh = ManifestFile::create(
-            self.disk.clone(),
-            &self.directory,
-            self.state.clone(),
-            self.generation.saturating_add(1),
-        )?;
-        tracing::debug!(directory = %self.directory.display(), generation = fresh.generation, "manifest checkpoint");
-        *self = fresh;
-        if self.position + room > self.reserved {
-            let needed = self.position + room + ROOM_BYTES;
-            disk::retry_interrupted(|| self.file.reserve(needed)).map_err(|error| {
-                Failure::Refused(Error::io_or_no_space("reserving space in", &self.path, needed, error))
-            })?;
-            self.reserved = needed;
-        }
+        self.state = state;
         Ok(())
     }
 
@@ -389,14 +392,21 @@ impl ManifestFile {
     /// written, so that truncating and reopening work on a full disk. Best effort.
     pub(crate) fn restock(&mut self) {
         let next = self.directory.join(NEXT_NAME);
-        let outcome = match self.disk.exists(&next) {
-            Ok(true) => return,
-            Ok(false) => self.disk.open(&next, OpenMode::CreateNew),
-            Err(error) => Err(error),
+        // The next manifest holds at most what this one has room for, and as much room again; where
+        // that does not fit, at least its state.
+        let lay = |wanted: u64| {
+            disk::retry_interrupted(|| match self.disk.open(&next, OpenMode::ReadWrite) {
+                Ok(file) if file.length()? >= wanted => Ok(()),
+                Ok(file) => file.reserve(wanted),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    self.disk.open(&next, OpenMode::CreateNew)?.reserve(wanted)
+                }
+                Err(error) => Err(error),
+            })
         };
-        let outcome = outcome.and_then(|file| file.reserve(self.reserved.saturating_add(ROOM_BYTES)));
+        let least = self.position.saturating_add(ROOM_BYTES / 8);
+        let outcome = lay(self.reserved.saturating_mul(2)).or_else(|_| lay(least));
         if let Err(error) = outcome {
-            let _ = remove_if_present(self.disk.as_ref(), &next);
             tracing::debug!(%error, file = %next.display(), "no ballast for the next manifest for now");
         }
     }

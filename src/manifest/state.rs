@@ -153,7 +153,7 @@ impl State {
     /// Folds one more edit in.
     ///
     /// # Errors
-    /// Why the edit cannot follow; the state is then unchanged.
+    /// Why the edit cannot follow; the state is then of no use.
     pub fn apply(&mut self, edit: Edit) -> Result<(), &'static str> {
         if self.closed.is_some() {
             return Err("an edit follows a Close");
@@ -164,8 +164,10 @@ impl State {
             Edit::Seal { id, seal } => self.seal(id, seal)?,
             Edit::Drop { id, quarantine } => {
                 // A recovery's fresh manifest repeats the drops whose file it has yet to move.
-                if self.segments.remove(&id).is_none() && !(quarantine && id <= self.last_id) {
-                    return Err("a Drop of a segment that is not there");
+                match self.segments.remove(&id) {
+                    Some(gone) => self.forget_ranges(&gone),
+                    None if quarantine && id <= self.last_id => {}
+                    None => return Err("a Drop of a segment that is not there"),
                 }
                 if quarantine {
                     self.quarantined.insert(id);
@@ -195,6 +197,15 @@ impl State {
         Ok(())
     }
 
+    /// A dropped segment's records are neither damaged nor lost any more: they are gone, and their
+    /// offsets can come to name others.
+    fn forget_ranges(&mut self, gone: &SegmentState) {
+        let Some(base) = gone.base else { return };
+        let end = gone.seal.map_or(u64::MAX, |seal| seal.next_offset);
+        self.damaged.remove(base..end);
+        self.lost.remove(base..end);
+    }
+
     fn create(&mut self, id: u64, base: Option<u64>, born: Option<Born>) -> Result<(), &'static str> {
         // The fold that opens a manifest names segments at or below Init's last_id; later ones are
         // above every id before. Either way ids ascend, and none is used twice.
@@ -205,6 +216,11 @@ impl State {
             return Err("a Create born without a base, or with an end below it");
         }
         let base = base.or_else(|| self.segments.last_key_value()?.1.seal.map(|seal| seal.next_offset));
+        if let (Some(base), None) = (base, born) {
+            // New records will have these offsets.
+            self.damaged.remove(base..u64::MAX);
+            self.lost.remove(base..u64::MAX);
+        }
         self.segments.insert(id, SegmentState { base, born, seal: None });
         self.last_id = self.last_id.max(id);
         Ok(())

@@ -41,23 +41,17 @@ pub(crate) struct Applied {
 /// Carries out `plan`.
 ///
 /// # Errors
-/// Whatever the disk says. Opening again finishes, or begins anew.
+/// Whatever the disk says. Opening again finishes, or begins anew. After [`Error::NoSpace`] nothing
+/// has changed but for files that no manifest names.
 pub(crate) fn apply(disk: &Arc<dyn Disk>, directory: &Path, plan: &mut Plan, old: &State) -> Result<Applied> {
-    let mut copied = None;
-    if let Some(copy) = plan.copy.clone() {
-        let attempt = copy_records(disk.as_ref(), directory, &old.uuid, &copy);
-        let finished = match attempt {
-            Err(error) if error.is_no_space() && !plan.unused.is_empty() => {
-                // A full disk: prepared segments that were never used give their space first. Their
-                // reservation is kept as large as a copy can get.
-                give_up_unused(disk, directory, plan, old)?;
-                copy_records(disk.as_ref(), directory, &old.uuid, &copy)?
-            }
-            other => other?,
-        };
-        plan.name_copy(&copy, finished.store.published());
-        copied = Some(finished);
-    }
+    let copied = match plan.copy.clone() {
+        Some(copy) => {
+            let finished = copy_records(disk.as_ref(), directory, &old.uuid, &copy)?;
+            plan.name_copy(&copy, finished.store.published());
+            Some(finished)
+        }
+        None => None,
+    };
     let manifest = ManifestFile::create(disk.clone(), directory, plan.state.clone(), plan.generation)
         .map_err(|failure| failure.into_error())?;
     for moved in &plan.quarantine {
@@ -77,8 +71,21 @@ pub(crate) fn apply(disk: &Arc<dyn Disk>, directory: &Path, plan: &mut Plan, old
     Ok(Applied { manifest, copied })
 }
 
-/// Writes a manifest that says the same less the unused segments, then removes them.
-fn give_up_unused(disk: &Arc<dyn Disk>, directory: &Path, plan: &mut Plan, old: &State) -> Result<()> {
+/// Makes room on a full disk, before a sparing plan is applied: prepared segments that were never
+/// used go (their reservation is kept as large as a copy can get), and so do the frames of copies
+/// that an interrupted recovery left, down to the base that attests what it proved.
+///
+/// # Errors
+/// Whatever the disk says.
+pub(crate) fn make_room(disk: &Arc<dyn Disk>, directory: &Path, plan: &mut Plan, old: &State) -> Result<()> {
+    for id in &plan.leftover_copies {
+        let path = directory.join(names::store(*id));
+        disk::retry_interrupted(|| disk.open(&path, OpenMode::ReadWrite)?.set_length(FIRST_FRAME))
+            .map_err(|error| Error::io("cutting", &path, Some(FIRST_FRAME), error))?;
+    }
+    if plan.unused.is_empty() {
+        return Ok(());
+    }
     let mut state = State { closed: None, ..old.clone() };
     state.segments.retain(|id, _| !plan.unused.contains(id));
     ManifestFile::create(disk.clone(), directory, state, plan.generation)
@@ -103,6 +110,19 @@ fn copy_records(disk: &dyn Disk, directory: &Path, uuid: &[u8; 16], copy: &Copy)
     // The head is durable before the first frame: frames under a lost head are never a leftover of
     // a recovery, but damage.
     let fresh = Store::create(disk, directory, head, copy.bytes())?;
+    fill_copy(disk, directory, uuid, copy, fresh).inspect_err(|_| {
+        // Unnamed, and without a use: the next attempt makes its own.
+        let _ = disk.remove(&directory.join(names::store(copy.id)));
+    })
+}
+
+fn fill_copy(
+    disk: &dyn Disk,
+    directory: &Path,
+    uuid: &[u8; 16],
+    copy: &Copy,
+    fresh: Store,
+) -> Result<Copied> {
     let mut writer = CopyWriter {
         fresh,
         index: MemoryIndex::new(),

@@ -73,6 +73,10 @@ pub(crate) fn list(disk: &dyn Disk, directory: &Path) -> Result<Listing> {
     listing.exists = true;
     for entry in entries {
         let name = entry.name.as_str();
+        if entry.is_directory && name != names::QUARANTINE {
+            listing.strange.push(entry.name);
+            continue;
+        }
         if let Some(id) = names::id_of_store(name) {
             listing.stores.insert(id, entry.length);
         } else if let Some(id) = names::id_of_index(name) {
@@ -171,8 +175,9 @@ impl Inspector<'_> {
 
     fn scan_all(&self, segments: &mut [SegmentFindings]) -> Result<()> {
         let bases: Vec<Option<u64>> = segments.iter().map(|segment| segment.base).collect();
+        let trust_the_close = self.trusts_the_close(segments);
         for (index, segment) in segments.iter_mut().enumerate() {
-            if !self.wants_scan(segment) {
+            if !self.wants_scan(segment, trust_the_close) {
                 continue;
             }
             let next_base = match segment.state.seal {
@@ -218,21 +223,26 @@ impl Inspector<'_> {
         Ok(())
     }
 
-    fn wants_scan(&self, segment: &SegmentFindings) -> bool {
-        if self.depth == Depth::Everything {
-            return true;
-        }
-        if segment.state.seal.is_some() {
-            return false;
-        }
-        // A clean close vouches for its files, as long as they are as long as it says.
-        let ours =
-            segment.store.head().is_some_and(|head| head.uuid == self.state.uuid && head.id == segment.id);
-        let suspect = |close: manifest::Close| {
-            !ours || segment.store.length().is_none_or(|length| length < close.length)
-        };
-        let first_unsealed = self.state.unsealed().next().is_some_and(|(id, _)| id == segment.id);
-        self.state.closed.is_none_or(|close| first_unsealed && suspect(close))
+    fn wants_scan(&self, segment: &SegmentFindings, trust_the_close: bool) -> bool {
+        self.depth == Depth::Everything || (segment.state.seal.is_none() && !trust_the_close)
+    }
+
+    /// A clean close vouches for all files, as long as each is there and as long as it says. With
+    /// one that is not, nothing is taken on trust.
+    fn trusts_the_close(&self, segments: &[SegmentFindings]) -> bool {
+        let Some(close) = self.state.closed else { return false };
+        let mut active = true;
+        segments.iter().all(|segment| {
+            let length = segment.store.length();
+            match segment.state.seal {
+                Some(seal) => length.is_some_and(|length| length >= seal.length),
+                None => {
+                    let wanted = if std::mem::take(&mut active) { close.length } else { 0 };
+                    let ours = |head: &Head| head.uuid == self.state.uuid && head.id == segment.id;
+                    segment.store.head().is_some_and(ours) && length.is_some_and(|length| length >= wanted)
+                }
+            }
+        })
     }
 
     fn unnamed(&self) -> Result<Vec<UnnamedStore>> {

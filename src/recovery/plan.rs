@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::findings::{Findings, SegmentFindings, StoreFindings, UnnamedStore};
 use super::report::{CutTail, Recovery};
-use super::verdict::{self, Assessment, Placed, Verdict};
+use super::verdict::{Assessment, Placed, Verdict};
 use crate::error::{Damage, Result};
 use crate::manifest::{self, Born, Reading, Seal, SegmentState, State};
 use crate::names;
@@ -50,6 +50,8 @@ pub struct CopyPiece {
     pub positions: Range<u64>,
     /// The ordinals (in the old segment) of its records.
     pub ordinals: Range<u32>,
+    /// The offset behind the last of them.
+    pub end: u64,
 }
 
 /// Records to be copied into a fresh store.
@@ -83,6 +85,8 @@ pub struct Plan {
     pub generation: u64,
     /// Segments without any bytes that may be given up first when the disk is full.
     pub unused: Vec<u64>,
+    /// Copies that an interrupted recovery left: on a full disk their frames go first.
+    pub leftover_copies: Vec<u64>,
     /// Stores to be moved once the fresh manifest is durable.
     pub quarantine: Vec<Moved>,
     /// Files to be removed once the fresh manifest is durable.
@@ -98,6 +102,20 @@ pub struct Plan {
 /// # Errors
 /// [`Error::Damaged`](crate::Error::Damaged) where the policy refuses, or the manifest itself is damaged.
 pub fn plan(findings: &Findings, policy: DamagePolicy) -> Result<Planned> {
+    plan_with(findings, policy, Thrift::Comfortable)
+}
+
+/// How much space a plan may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Thrift {
+    /// As much as is good for the log.
+    Comfortable,
+    /// No more than it must: for a full disk.
+    Sparing,
+}
+
+/// Decides what to do, with an eye on space.
+pub(crate) fn plan_with(findings: &Findings, policy: DamagePolicy, thrift: Thrift) -> Result<Planned> {
     let (state, generation) = match &findings.manifest {
         Reading::Absent => return begin(findings),
         Reading::Damaged(damage) => return Err(damage.clone().into()),
@@ -115,19 +133,21 @@ pub fn plan(findings: &Findings, policy: DamagePolicy) -> Result<Planned> {
             return Ok(Planned::ReadsOnly(Box::new(damage)));
         }
     }
-    let planner = Planner { findings, old: state, assessment, generation };
+    let planner = Planner { findings, old: state, assessment, generation, thrift };
     Ok(Planned::Proceed(Box::new(planner.plan())))
 }
 
 fn begin(findings: &Findings) -> Result<Planned> {
-    let Some((id, _)) = findings.listing.stores.first_key_value() else { return Ok(Planned::Begin) };
+    let stores = findings.listing.stores.keys().map(|id| names::store(*id));
+    let indexes = findings.listing.indexes.keys().map(|id| names::index(*id));
+    let Some(file) = stores.chain(indexes).next() else { return Ok(Planned::Begin) };
     Err(Damage {
         directory: findings.directory.clone(),
         file: findings.directory.join(manifest::FILE_NAME),
         position: None,
         offsets: None,
-        what: "the manifest is missing, though there are stores".to_string(),
-        proof: Some(format!("{} is there; the manifest is durable before any store", names::store(*id))),
+        what: "the manifest is missing, though there are segments".to_string(),
+        proof: Some(format!("{file} is there; the manifest is durable before any segment")),
     }
     .into())
 }
@@ -188,6 +208,7 @@ struct Planner<'a> {
     old: &'a State,
     assessment: &'a Assessment,
     generation: u64,
+    thrift: Thrift,
 }
 
 impl Planner<'_> {
@@ -216,6 +237,7 @@ impl Planner<'_> {
             state,
             generation: self.generation.saturating_add(1),
             unused,
+            leftover_copies: self.leftover_copies(),
             quarantine: Vec::new(),
             remove: Vec::new(),
             active: None,
@@ -258,14 +280,18 @@ impl Planner<'_> {
         self.seal_proven(plan, last, whole.map(|place| place.id));
 
         let from = whole.map_or(proven, |place| place.base);
-        let id = self.fresh_id();
-        if from < end {
-            let pieces = self.pieces(from, end);
-            plan.copy = Some(Copy { id, base: from, end, pieces });
-            plan.recovery.copied = from..end;
-        }
-        self.let_go(plan, end);
-        plan.recovery.next_offset = end.max(self.old.front);
+        let pieces = self.pieces(from, end);
+        let covered = pieces.last().map_or(from, |piece| piece.end);
+        // What was truncated away need not be copied.
+        let served = if covered > from.max(self.old.front) {
+            plan.copy = Some(Copy { id: self.fresh_id(), base: from, end: covered, pieces });
+            plan.recovery.copied = from..covered;
+            covered
+        } else {
+            proven
+        };
+        self.let_go(plan, served);
+        plan.recovery.next_offset = served.max(self.old.front);
     }
 
     /// How far intact whole batches follow the proven end without a gap.
@@ -293,7 +319,7 @@ impl Planner<'_> {
         let intact =
             self.assessment.verdict != Verdict::Damage && place.tail.is_none() && place.runs.len() == 1;
         let bytes = place.runs.first().map_or(0, |run| run.whole_position - FIRST_FRAME);
-        intact && bytes <= COPY_WHOLE_BYTES
+        intact && bytes <= COPY_WHOLE_BYTES && self.thrift == Thrift::Comfortable
     }
 
     fn declare_damage(&self, plan: &mut Plan) {
@@ -385,6 +411,7 @@ impl Planner<'_> {
                     id: place.id,
                     positions: position..run.whole_position,
                     ordinals: first..run.whole_ordinal,
+                    end: whole,
                 });
                 next = whole;
             }
@@ -404,7 +431,9 @@ impl Planner<'_> {
             let place = self.assessment.placed.iter().find(|place| place.id == segment.id);
             let tail = segment.scan.as_ref().and_then(|scan| scan.tail.clone());
             let uncopied = place.is_some_and(|place| place.base >= end && !place.runs.is_empty())
-                || self.assessment.unplaced.contains(&segment.id);
+                || self.assessment.unplaced.contains(&segment.id)
+                // Nobody looked: nobody can say that it holds nothing.
+                || segment.scan.is_none();
             if segment.store.length().is_none() {
                 continue;
             }
@@ -448,6 +477,13 @@ impl Planner<'_> {
         self.findings.segments.iter().filter(|segment| segment.state.seal.is_none())
     }
 
+    fn leftover_copies(&self) -> Vec<u64> {
+        let is_copy = |store: &&UnnamedStore| {
+            store.id > self.old.last_id && store.head.is_some_and(|head| head.origin == Origin::Copy)
+        };
+        self.findings.unnamed.iter().filter(is_copy).map(|store| store.id).collect()
+    }
+
     /// Prepared segments that were never written to.
     fn unused(&self) -> Vec<u64> {
         let empty = |segment: &&SegmentFindings| {
@@ -479,9 +515,4 @@ impl Plan {
         self.state.last_id = self.state.last_id.max(copy.id);
         self.active = Some((copy.id, length));
     }
-}
-
-/// The records of `place` that cannot be served, among `wanted`.
-pub(crate) fn missing_in(place: &Placed, wanted: Range<u64>) -> Vec<Range<u64>> {
-    verdict::gaps(place.base, &place.runs, wanted).into_iter().map(|gap| gap.offsets).collect()
 }

@@ -10,9 +10,10 @@
 use std::ops::Range;
 
 use super::findings::{SegmentFindings, StoreFindings, UnnamedStore};
+use crate::frame::HEADER_BYTES;
 use crate::manifest::State;
 use crate::scan::{Broken, Defect, Run};
-use crate::store::Origin;
+use crate::store::{FIRST_FRAME, Origin};
 
 /// What stands where a named store should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,6 +216,8 @@ pub fn assess(state: &State, segments: &[SegmentFindings], unnamed: &[UnnamedSto
     let mut loss_is_bounded = true;
     // v, and whether everything up to it is there without a gap so far.
     let (mut valid_end, mut gapless) = (sealed_end, true);
+    // Whether the store before ended as a store ends: with nothing, at a whole batch.
+    let mut ended = true;
     let unsealed: Vec<&SegmentFindings> = segments.iter().filter(|s| s.state.seal.is_none()).collect();
     for segment in &unsealed {
         if let Some(born) = segment.state.born {
@@ -242,7 +245,7 @@ pub fn assess(state: &State, segments: &[SegmentFindings], unnamed: &[UnnamedSto
             });
         }
         let Some(scan) = &segment.scan else {
-            if file == StoreFile::Missing {
+            if file != StoreFile::Ours {
                 gapless = false;
                 loss_is_bounded = false;
             }
@@ -250,13 +253,22 @@ pub fn assess(state: &State, segments: &[SegmentFindings], unnamed: &[UnnamedSto
         };
         let base = segment.base.or_else(|| {
             // A lost base is the predecessor's end, but only where something says that the
-            // predecessor was whole: a watermark at or behind this segment's own base does.
+            // predecessor was whole (a watermark at or behind this segment's own base does), and
+            // where it still looks so.
             let attests = scan.watermark.is_some_and(|mark| mark.relative >= 0);
-            (attests && gapless).then_some(valid_end)
+            (attests && gapless && ended).then_some(valid_end)
         });
         let Some(base) = base else {
             if scan.tail.is_some() || !scan.runs.is_empty() {
                 unplaced.push(segment.id);
+                ended = false;
+            }
+            // A file of zeros was a prepared segment; what else may have held records is unknown.
+            let held =
+                scan.tail.is_some() || segment.store.length().is_none_or(|length| length < FIRST_FRAME);
+            if file != StoreFile::Ours && scan.runs.is_empty() && held {
+                gapless = false;
+                loss_is_bounded = false;
             }
             continue;
         };
@@ -264,6 +276,10 @@ pub fn assess(state: &State, segments: &[SegmentFindings], unnamed: &[UnnamedSto
             && let Some(end) = base.checked_add_signed(mark.relative)
         {
             prove(end, Proof::Watermark { id: segment.id, position: mark.position });
+        }
+        if base > valid_end && base <= state.front {
+            // What is missing before it was truncated away.
+            (valid_end, gapless) = (base, true);
         }
         // A later segment with a known place bounds what an earlier one can have lost.
         loss_is_bounded = loss_is_bounded || base > valid_end;
@@ -285,6 +301,7 @@ pub fn assess(state: &State, segments: &[SegmentFindings], unnamed: &[UnnamedSto
         if gapless && let Some(chain) = scan.chain() {
             valid_end = base.saturating_add(u64::from(chain.whole_ordinal));
         }
+        ended = scan.tail.is_none() && scan.broken.is_none_or(|broken| broken.defect == Defect::Nothing);
         placed.push(Placed {
             id: segment.id,
             base,
@@ -295,6 +312,18 @@ pub fn assess(state: &State, segments: &[SegmentFindings], unnamed: &[UnnamedSto
     }
     if let Some(close) = state.closed {
         prove(close.next_offset, Proof::Close);
+        if let Some(active) = unsealed.first().filter(|active| {
+            close.length > 0
+                && holds_too_many(active.base.or(Some(sealed_end)), close.next_offset, close.length)
+        }) {
+            damage.push(DamageFound {
+                kind: DamageKind::StoreShort,
+                id: active.id,
+                position: None,
+                offsets: None,
+                what: "the Close names more records than its length can hold".to_string(),
+            });
+        }
     }
     for store in unnamed.iter().filter(|store| store.id > state.last_id) {
         if let (Some(head), Some(base)) = (store.head, store.base)
@@ -366,6 +395,8 @@ fn store_file(state: &State, segment: &SegmentFindings) -> StoreFile {
     match &segment.store {
         StoreFindings::Missing | StoreFindings::Unreadable { .. } => StoreFile::Missing,
         StoreFindings::Listed { .. } => StoreFile::Ours,
+        // A store is never as short as this: its space was reserved, durably, before it was named.
+        StoreFindings::Present { length, .. } if *length < FIRST_FRAME => StoreFile::Strange,
         StoreFindings::Present { head: Some(head), .. }
             if head.uuid == state.uuid && head.id == segment.id =>
         {
@@ -379,6 +410,7 @@ fn describe_file(store: &StoreFindings) -> &'static str {
     match store {
         StoreFindings::Missing => "the store is missing, though the manifest names it",
         StoreFindings::Unreadable { .. } => "the store cannot be opened",
+        StoreFindings::Present { length, .. } if *length < FIRST_FRAME => "the store is cut short",
         StoreFindings::Present { head: Some(_), .. } => "the store is another segment's, or another log's",
         StoreFindings::Present { head: None, .. } => "the store's head is not what was written",
         StoreFindings::Listed { .. } => "the store is there",
@@ -437,6 +469,10 @@ fn check_sealed(state: &State, segments: &[SegmentFindings], damage: &mut Vec<Da
                 let records = records.filter(|_| segment.scan.is_none());
                 damage.push(found(DamageKind::StoreShort, Some(length), records, what));
             }
+            Some(_) if holds_too_many(segment.base, seal.next_offset, seal.length) => {
+                let what = "its Seal names more records than its length can hold".to_string();
+                damage.push(found(DamageKind::StoreShort, None, records, what));
+            }
             Some(_) if file == StoreFile::Strange => {
                 damage.push(found(
                     DamageKind::Head,
@@ -464,6 +500,12 @@ fn check_sealed(state: &State, segments: &[SegmentFindings], damage: &mut Vec<Da
     }
 }
 
+/// Whether more records are named than bytes of frames can hold.
+fn holds_too_many(base: Option<u64>, end: u64, length: u64) -> bool {
+    let most = length.saturating_sub(FIRST_FRAME) / HEADER_BYTES;
+    base.is_some_and(|base| end.saturating_sub(base) > most)
+}
+
 /// Records that are not in any run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gap {
@@ -476,7 +518,7 @@ pub struct Gap {
 /// The records of `wanted` that `runs` (of a segment at `base`) do not hold.
 pub fn gaps(base: u64, runs: &[Run], wanted: Range<u64>) -> Vec<Gap> {
     let mut gaps = Vec::new();
-    let (mut next, mut position) = (wanted.start, crate::store::FIRST_FRAME);
+    let (mut next, mut position) = (wanted.start, FIRST_FRAME);
     for run in runs {
         let start = base.saturating_add(u64::from(run.ordinals.start));
         let end = base.saturating_add(u64::from(run.ordinals.end));

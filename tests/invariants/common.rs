@@ -168,9 +168,7 @@ pub struct FrameAt {
 pub struct StoreAt {
     pub id: u64,
     pub name: String,
-    pub base: Option<u64>,
     pub seal: Option<u64>,
-    pub sealed_length: Option<u64>,
     pub born: Option<u64>,
     pub length: u64,
     pub frames: Vec<FrameAt>,
@@ -219,9 +217,7 @@ pub fn take_apart(disk: &SimDisk) -> AtRest {
         stores.push(StoreAt {
             id: segment.id,
             name,
-            base: segment.base,
             seal: segment.state.seal.map(|seal| seal.next_offset),
-            sealed_length: segment.state.seal.map(|seal| seal.length),
             born: segment.state.born.map(|born| born.durable_end),
             length: bytes.len() as u64,
             frames,

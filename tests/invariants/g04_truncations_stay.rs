@@ -4,8 +4,8 @@
 //! forgets; a durable end that stays where it was, so that records cut away are proven again; a
 //! rebuilt or recovered segment that serves what lies behind its seal.
 
-use stonelog::{Error, Options, ReadMode};
 use stonelog::disk::sim::{Loss, SimDisk};
+use stonelog::{Error, Options, ReadMode};
 
 use crate::common::{DIRECTORY, after, append, check, content, killed, open, options};
 use crate::support::losses;
