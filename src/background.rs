@@ -84,7 +84,7 @@ fn keeper(core: &Core) {
     while !core.signal.stopping() {
         if core.signal.take(Signal::KEEP) {
             // Without space a spare cannot be prepared now; the append that needs it says so.
-            if let Err(error) = core.keep(false) {
+            if let Err(error) = core.keep(None) {
                 tracing::debug!(%error, "nothing prepared ahead for now");
             }
         } else {
@@ -112,7 +112,7 @@ impl Core {
         }
         if self.signal.is_demanded(Signal::KEEP) && self.options.disk.random() & 1 == 0 {
             self.signal.take(Signal::KEEP);
-            let _ = self.keep(false);
+            let _ = self.keep(None);
         }
     }
 }

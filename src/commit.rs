@@ -48,8 +48,10 @@ pub(crate) struct WriteStage {
     dirty: Vec<Arc<Store>>,
     /// Groups whose bytes are all written.
     written_groups: Vec<Arc<Group>>,
-    /// Bytes written since the last fsync.
+    /// Bytes written since the last fsync began.
     unsynced_bytes: u64,
+    /// Bytes that the fsync under way covers.
+    syncing_bytes: u64,
     /// Where the next frame will be written, and the offset it will have: the place for a mark.
     mark_place: Option<(Arc<Store>, u64, u32)>,
 }
@@ -265,7 +267,7 @@ impl Core {
                 return Err(error);
             }
             let end = self.write_out(&mut stage, true, wakes)?;
-            stage.unsynced_bytes = 0;
+            stage.syncing_bytes = std::mem::take(&mut stage.unsynced_bytes);
             // The groups stay in the stage until they are settled: whatever happens to this thread,
             // whoever poisons the log finds them there.
             (std::mem::take(&mut stage.dirty), stage.written_groups.len(), end)
@@ -283,6 +285,7 @@ impl Core {
         }
         {
             let mut stage = lock(&self.write_stage);
+            stage.syncing_bytes = 0;
             let groups = groups.min(stage.written_groups.len());
             wakes.settle(stage.written_groups.drain(..groups), &Ok(()));
         }
@@ -377,23 +380,22 @@ impl Core {
         if self.write_only()? > MOST_UNSYNCED_BYTES { self.commit_now() } else { Ok(()) }
     }
 
-    /// Writes out what is encoded, without fsync; gives the bytes that are written and not synced.
+    /// Writes out what is encoded, without fsync; gives the bytes that are written and not durable.
     pub(crate) fn write_only(&self) -> Result<u64> {
         let mut wakes = Wakes::default();
         let outcome = {
             let mut stage = lock(&self.write_stage);
             self.check_poison().and_then(|()| {
                 self.write_out(&mut stage, false, &mut wakes)?;
-                Ok(stage.unsynced_bytes)
+                Ok((stage.unsynced_bytes, stage.unsynced_bytes + stage.syncing_bytes))
             })
         };
         drop(wakes);
-        if let Ok(unsynced) = outcome
-            && unsynced >= SYNC_EVERY_BYTES
-        {
+        let (unsynced, behind) = outcome?;
+        if unsynced >= SYNC_EVERY_BYTES {
             self.signal.demand(Signal::COMMIT);
         }
-        outcome
+        Ok(behind)
     }
 
     /// Writes out what is encoded, unless somebody is at it.

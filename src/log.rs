@@ -474,9 +474,9 @@ impl Core {
                     drop(writer);
                     self.commit_now()?;
                 }
-                Room::NeedsSpare => {
+                Room::NeedsSpares(needed) => {
                     drop(writer);
-                    self.keep(true)?;
+                    self.keep(Some(needed))?;
                 }
             }
         }

@@ -53,30 +53,35 @@ impl Core {
     }
 
     /// Seals what was rolled, prepares segments ahead, and reserves space ahead: what a roll should
-    /// not have to wait for. The edits go out as one batch. `urgent` is for an append that cannot
-    /// roll: it has a commit made where sealing waits for one.
+    /// not have to wait for. The edits go out as one batch. `needed` is for an append that cannot go
+    /// on without so many spares: it has a commit made where sealing waits for one.
     ///
     /// # Errors
-    /// [`Error::NoSpace`] where no segment could be prepared and none is there.
-    pub(crate) fn keep(&self, urgent: bool) -> Result<()> {
+    /// [`Error::NoSpace`] where fewer segments than `needed` could be prepared.
+    pub(crate) fn keep(&self, needed: Option<usize>) -> Result<()> {
         let mut structure = self.changing()?;
-        if urgent && lock(&self.writer).can_roll() {
+        if needed.is_some_and(|needed| lock(&self.writer).has_spares(needed)) {
             return Ok(());
         }
         self.reserve_ahead();
         let mut edits = Vec::new();
-        let sealed = self.plan_seals(urgent, &mut edits)?;
+        let sealed = self.plan_seals(needed.is_some(), &mut edits)?;
         let prepared = self.prepare(&structure, &mut edits);
         if !edits.is_empty() {
             self.edit(&mut structure, edits)?;
         }
         self.finish_seals(sealed);
-        match prepared {
-            Ok(stores) => lock(&self.writer).spares.extend(stores),
-            Err(failure) => return Err(self.failed(failure)),
-        }
+        let (stores, shortage) = prepared.map_err(|failure| self.failed(failure))?;
+        let spares = {
+            let mut writer = lock(&self.writer);
+            writer.spares.extend(stores);
+            writer.spares.len()
+        };
         structure.restock();
-        Ok(())
+        match shortage {
+            Some(error) if spares < needed.unwrap_or(0) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Keeps reserved space ahead of the writer. A full disk is the append's to report.
@@ -91,22 +96,30 @@ impl Core {
         }
     }
 
-    /// Prepares segments ahead: files, then directory; the Creates are the caller's to append. A
-    /// disk too full for a comfortable reservation, or for more than one, is no failure.
-    fn prepare(&self, structure: &ManifestFile, edits: &mut Vec<Edit>) -> Result<Vec<Store>, Failure> {
-        let (wanted, reserve, mut base, have) = {
+    /// Prepares segments ahead: files, then directory; the Creates are the caller's to append. Gives
+    /// what there was space for, and the shortage where there was less than wanted.
+    fn prepare(
+        &self,
+        structure: &ManifestFile,
+        edits: &mut Vec<Edit>,
+    ) -> Result<(Vec<Store>, Option<Error>), Failure> {
+        let (wanted, reserve, mut base) = {
             let writer = lock(&self.writer);
             let (wanted, reserve) = writer.wants_spares();
             // Without an active segment there is no predecessor whose end could be the base.
             let base = (writer.active.is_none() && writer.spares.is_empty()).then_some(writer.next_offset());
-            (wanted, reserve, base, !writer.spares.is_empty())
+            (wanted, reserve, base)
         };
         let mut stores: Vec<Store> = Vec::new();
+        let mut shortage = None;
         for number in 0..wanted {
             let id = structure.state().last_id.saturating_add(1 + number as u64);
             match self.new_store(id, reserve) {
                 Ok(store) => stores.push(store),
-                Err(error) if error.is_no_space() && (have || !stores.is_empty()) => break,
+                Err(error) if error.is_no_space() => {
+                    shortage = Some(error);
+                    break;
+                }
                 Err(error) => return Err(Failure::Refused(error)),
             }
         }
@@ -118,7 +131,7 @@ impl Core {
             base: base.take(),
             born: None,
         }));
-        Ok(stores)
+        Ok((stores, shortage))
     }
 
     /// A store that no manifest names yet; its name is not durable yet. Takes no lock, so that it

@@ -115,8 +115,8 @@ pub(crate) enum Room {
     ReserveAhead,
     /// The structure is being changed: wait for it.
     Paused,
-    /// A spare must be prepared, or rolled segments sealed, first.
-    NeedsSpare,
+    /// So many spares must be there, and rolled segments sealed where too many wait, first.
+    NeedsSpares(usize),
     /// Bytes must be written out first.
     NeedsRelief,
     /// What is encoded must be durable first: a full disk could not take its recovery.
@@ -201,15 +201,17 @@ impl Writer {
     /// filled a quarter of a segment is taken to go on so.
     pub(crate) fn wants_spares(&self) -> (usize, u64) {
         let (spares, reserve) = if self.grows { (MOST_SPARES, SPARE_RESERVE) } else { (1, FIRST_RESERVE) };
+        // One more where there is none to write to yet.
+        let wanted = spares + usize::from(self.active.is_none());
         (
-            spares.saturating_sub(self.spares.len()),
+            wanted.saturating_sub(self.spares.len()),
             reserve.min(self.segment_bytes).saturating_sub(FIRST_FRAME),
         )
     }
 
-    /// Whether a roll can go ahead.
-    pub(crate) fn can_roll(&self) -> bool {
-        !self.spares.is_empty() && self.rolled.len() < MOST_ROLLED
+    /// Whether there are so many spares, and room for one more rolled segment.
+    pub(crate) fn has_spares(&self, needed: usize) -> bool {
+        self.spares.len() >= needed && self.rolled.len() < MOST_ROLLED
     }
 
     /// Refuses where the writer takes nothing.
@@ -244,6 +246,9 @@ impl Writer {
             let empty = active.position == FIRST_FRAME;
             let ordinals = self.next_offset - active.segment.base + records as u64;
             if (end <= self.segment_bytes || empty) && ordinals < u64::from(u32::MAX) {
+                if self.spares.is_empty() {
+                    return Ok(Room::NeedsSpares(1));
+                }
                 if !self.covers_recovery(bytes)? {
                     return Ok(Room::NeedsCommit);
                 }
@@ -258,25 +263,28 @@ impl Writer {
                 return Ok(Room::ReserveAhead);
             }
         }
-        if self.rolled.len() >= MOST_ROLLED {
-            return Ok(Room::NeedsSpare);
+        self.grows |= self.active.is_some();
+        if self.rolled.len() >= MOST_ROLLED || self.spares.len() < 2 {
+            return Ok(Room::NeedsSpares(2));
         }
-        let Some(spare) = self.spares.pop_front() else { return Ok(Room::NeedsSpare) };
+        let Some(spare) = self.spares.pop_front() else { return Ok(Room::NeedsSpares(2)) };
         let end = FIRST_FRAME + bytes;
-        if let Err(error) = spare.reserve(end, self.segment_bytes.max(end)) {
+        let covered =
+            spare.reserve(end, self.segment_bytes.max(end)).and_then(|()| self.covers_recovery(bytes));
+        if !matches!(covered, Ok(true)) {
             self.spares.push_front(spare);
-            return Err(error);
+            return covered.map(|_| Room::NeedsCommit);
         }
         self.roll(spare, &mut on_roll);
         Ok(Room::Ready)
     }
 
     /// What a recovery may have to copy must find space even on a full disk: a spare's reservation,
-    /// which recovery may give up, is kept as large. `false` asks for a commit, after which there is
+    /// which recovery may give up, is kept as large, and nothing is accepted without. `false` asks for a commit, after which there is
     /// less to copy.
     #[inline]
     fn covers_recovery(&self, bytes: u64) -> Result<bool> {
-        let Some(spare) = self.spares.back() else { return Ok(true) };
+        let Some(spare) = self.spares.back() else { return Ok(false) };
         let needed = self.exposed_bytes + self.last_group_bytes + bytes + FIRST_FRAME;
         if needed <= spare.reserved() {
             return Ok(true);

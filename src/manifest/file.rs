@@ -317,11 +317,10 @@ impl ManifestFile {
             Ok((file, reserved))
         };
         // A full disk may still hold the state, if not room for more.
-        let written = write(reserved).or_else(
-            |error: Error| {
-                if error.is_no_space() { write(position) } else { Err(error) }
-            },
-        );
+        let written = write(reserved).or_else(|error: Error| {
+            // Filesystems give space in blocks: the rest of the last one costs nothing.
+            if error.is_no_space() { write(position.next_multiple_of(4096)) } else { Err(error) }
+        });
         let (file, reserved) = match written {
             Ok(written) => written,
             Err(error) => {

@@ -213,7 +213,7 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     fn plan(&self) -> Plan {
-        let clean = self.old.closed.is_some() && self.assessment.verdict == Verdict::Clean;
+        let clean = self.assessment.close_holds;
         let mut state = State { closed: None, ..self.old.clone() };
         let recovery = Recovery {
             begun: false,
@@ -267,6 +267,7 @@ impl Planner<'_> {
         let active = plan.active.map(|(id, _)| id);
         plan.state.segments.retain(|id, segment| segment.seal.is_some() || Some(*id) == active);
         plan.recovery.next_offset = close.next_offset.max(self.old.front);
+        self.declare_damage(plan);
     }
 
     /// After an unclean end: seal what is proven, copy what is valid beyond, let go of the rest.

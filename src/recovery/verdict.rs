@@ -188,6 +188,8 @@ pub struct Assessment {
     pub unplaced: Vec<u64>,
     /// What is damaged, sealed segments included.
     pub damage: Vec<DamageFound>,
+    /// Whether the log was closed and its unsealed segments can be taken as the Close says, unread.
+    pub close_holds: bool,
     /// Whether the offsets that are lost can be told from those that never were.
     pub loss_is_bounded: bool,
     /// Where in the store that holds it the proven end lies: segment and position, where p falls
@@ -210,6 +212,7 @@ pub fn assess(state: &State, segments: &[SegmentFindings], unnamed: &[UnnamedSto
         }
     };
     check_sealed(state, segments, &mut damage);
+    let sealed_damage = damage.len();
 
     let mut placed: Vec<Placed> = Vec::new();
     let mut unplaced = Vec::new();
@@ -251,6 +254,11 @@ pub fn assess(state: &State, segments: &[SegmentFindings], unnamed: &[UnnamedSto
             }
             continue;
         };
+        if file != StoreFile::Ours && scan.runs.is_empty() {
+            // Another file in its place, or nothing left of it: how many records it held, nobody knows.
+            gapless = false;
+            loss_is_bounded = false;
+        }
         let base = segment.base.or_else(|| {
             // A lost base is the predecessor's end, but only where something says that the
             // predecessor was whole (a watermark at or behind this segment's own base does), and
@@ -262,13 +270,6 @@ pub fn assess(state: &State, segments: &[SegmentFindings], unnamed: &[UnnamedSto
             if scan.tail.is_some() || !scan.runs.is_empty() {
                 unplaced.push(segment.id);
                 ended = false;
-            }
-            // A file of zeros was a prepared segment; what else may have held records is unknown.
-            let held =
-                scan.tail.is_some() || segment.store.length().is_none_or(|length| length < FIRST_FRAME);
-            if file != StoreFile::Ours && scan.runs.is_empty() && held {
-                gapless = false;
-                loss_is_bounded = false;
             }
             continue;
         };
@@ -312,6 +313,8 @@ pub fn assess(state: &State, segments: &[SegmentFindings], unnamed: &[UnnamedSto
     }
     if let Some(close) = state.closed {
         prove(close.next_offset, Proof::Close);
+        // It says which offset comes next, whatever became of the stores.
+        loss_is_bounded = true;
         if let Some(active) = unsealed.first().filter(|active| {
             close.length > 0
                 && holds_too_many(active.base.or(Some(sealed_end)), close.next_offset, close.length)
@@ -337,11 +340,9 @@ pub fn assess(state: &State, segments: &[SegmentFindings], unnamed: &[UnnamedSto
     // What was truncated away is not missed.
     valid_end = valid_end.max(state.front);
     // After a clean close nothing is scanned: what the Close states is what there is.
-    let scanned = unsealed.iter().all(|segment| segment.scan.is_some());
-    if let Some(close) = state.closed
-        && !scanned
-        && damage.is_empty()
-    {
+    let unscanned = unsealed.iter().all(|segment| segment.scan.is_none());
+    let close_holds = state.closed.is_some() && unscanned && damage.len() == sealed_damage;
+    if let Some(close) = state.closed.filter(|_| close_holds) {
         valid_end = valid_end.max(close.next_offset);
     }
     let reach = match valid_end.cmp(&proven_end) {
@@ -378,6 +379,7 @@ pub fn assess(state: &State, segments: &[SegmentFindings], unnamed: &[UnnamedSto
         placed,
         unplaced,
         damage,
+        close_holds,
         loss_is_bounded,
         proven_position: None,
     }
@@ -469,7 +471,11 @@ fn check_sealed(state: &State, segments: &[SegmentFindings], damage: &mut Vec<Da
                 let records = records.filter(|_| segment.scan.is_none());
                 damage.push(found(DamageKind::StoreShort, Some(length), records, what));
             }
-            Some(_) if holds_too_many(segment.base, seal.next_offset, seal.length) => {
+            // (An opening that served in spite of damage sealed what it found.)
+            Some(_)
+                if holds_too_many(segment.base, seal.next_offset, seal.length)
+                    && records.as_ref().is_none_or(|records| !state.damaged.covers(records)) =>
+            {
                 let what = "its Seal names more records than its length can hold".to_string();
                 damage.push(found(DamageKind::StoreShort, None, records, what));
             }

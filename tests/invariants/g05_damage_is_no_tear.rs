@@ -177,12 +177,27 @@ fn judge(subject: &Subject, store: &StoreAt, damaged: &SimDisk, hit: &Range<u64>
         }
         Err(error) => panic!("{what}: {error}"),
     }
-    serve_it(subject, store, damaged, &records, proven, what);
+    serve_it(subject, store, damaged, (&records, hit), proven, what);
+}
+
+/// Whether the blow left neither the head nor any frame of an unsealed store: how many records it
+/// held, nobody knows, so that only reads are served.
+fn nothing_left(subject: &Subject, store: &StoreAt, hit: &Range<u64>) -> bool {
+    let headless = hit.start < 52 || (hit.end >= store.length && hit.start < 1024);
+    let frameless = store.frames.iter().all(|frame| hit.start < frame.end && frame.position < hit.end);
+    store.seal.is_none() && !subject.clean() && headless && frameless
 }
 
 /// `DamagePolicy::Serve`: everything undamaged before and after is served, appends go on, no
 /// damaged file changes.
-fn serve_it(subject: &Subject, store: &StoreAt, damaged: &SimDisk, hit: &[u64], proven: u64, what: &str) {
+fn serve_it(
+    subject: &Subject,
+    store: &StoreAt,
+    damaged: &SimDisk,
+    (hit, range): (&[u64], &Range<u64>),
+    proven: u64,
+    what: &str,
+) {
     let disk = damaged.fork();
     let before = disk.read_file(path(&store.name)).unwrap();
     let log = serve(&disk).unwrap_or_else(|error| panic!("{what}: Serve does not open: {error}"));
@@ -190,8 +205,10 @@ fn serve_it(subject: &Subject, store: &StoreAt, damaged: &SimDisk, hit: &[u64], 
     assert!(end >= proven && end <= subject.end, "{what}: Serve ends at {end}, proven {proven}");
     never_wrong(&log, end, hit, what);
     let damage_stands = hit.iter().any(|offset| *offset < end);
-    if let Err(error) = log.append_batch(Vec::<Vec<u8>>::new()) {
-        panic!("{what}: Serve takes no appends: {error}");
+    match log.append_batch(Vec::<Vec<u8>>::new()) {
+        Ok(_) => {}
+        Err(Error::ReadOnly { .. }) if nothing_left(subject, store, range) => return,
+        Err(error) => panic!("{what}: Serve takes no appends: {error}"),
     }
     append(&log, 3);
     check_records(&log, end..end + 3);
@@ -340,7 +357,6 @@ fn bytes_beyond_the_end() {
 
 /// Cut short at every frame, and inside one.
 #[test]
-#[ignore = "BUG: after a clean close, damage in a sealed store declares the unscanned active segment damaged (verdict.rs, assess)"]
 fn truncated_stores() {
     for subject in subjects() {
         for store in &subject.rest.stores {
@@ -377,6 +393,10 @@ fn truncated_stores() {
                 let end = log.offsets().end;
                 assert!(end >= proven && end <= subject.end, "{what}: Serve ends at {end}, proven {proven}");
                 never_wrong(&log, end, &records, &what);
+                if nothing_left(&subject, store, &hit) {
+                    assert!(matches!(log.append(b""), Err(Error::ReadOnly { .. })), "{what}");
+                    continue;
+                }
                 append(&log, 2);
                 log.close().unwrap();
                 let log = serve(&disk).unwrap_or_else(|error| panic!("{what}: Serve again: {error}"));
@@ -389,7 +409,6 @@ fn truncated_stores() {
 
 /// A named store that is missing is always damage; what is in the others is served.
 #[test]
-#[ignore = "BUG: after a clean close, damage in a sealed store declares the unscanned active segment damaged (verdict.rs, assess)"]
 fn removed_stores() {
     for subject in subjects() {
         for (index, store) in subject.rest.stores.iter().enumerate() {
@@ -530,7 +549,6 @@ fn a_missing_manifest() {
 
 /// For a reader it is damage too, and no "not found".
 #[test]
-#[ignore = "BUG: open_read_only says Io(NotFound) where stores stand without a MANIFEST (log.rs, open_read_only_with)"]
 fn a_missing_manifest_read_only() {
     let disk = subjects().remove(0).disk;
     disk.remove_file(path("MANIFEST")).unwrap();
@@ -591,7 +609,6 @@ fn a_damage_error_tells_its_whole_story() {
 /// Damage in a sealed segment takes nothing from the active one, also after a clean close, where
 /// opening did not mean to scan.
 #[test]
-#[ignore = "BUG: after a clean close, damage in a sealed store declares the unscanned active segment damaged (verdict.rs, assess)"]
 fn damage_in_a_sealed_store_spares_the_active_one() {
     for removed in [true, false] {
         let disk = SimDisk::new(1);
@@ -620,7 +637,6 @@ fn damage_in_a_sealed_store_spares_the_active_one() {
 
 /// A read-only look at a log with a missing store tells damage from "no such record", too.
 #[test]
-#[ignore = "BUG: read_only() fails on, or forgets, the records of a missing unsealed store (log.rs, read_only)"]
 fn read_only_over_removed_stores() {
     for subject in subjects() {
         for store in &subject.rest.stores {

@@ -38,7 +38,6 @@ fn modes(disk: &SimDisk) -> [Options; 2] {
 /// The disk gets full at each level, in both modes: a clear error, nothing lost, reopening on the
 /// full disk after every kind of end, and on it goes when space is back.
 #[test]
-#[ignore = "BUG: ballast and spare are best effort, so that a full disk may leave no room for the reopening (manifest/file.rs, restock)"]
 fn full_at_every_level() {
     let mut failures = Vec::new();
     for pages in 0..72 {
@@ -115,7 +114,6 @@ fn full_at(pages: u64, mode: u64, failures: &mut Vec<String>) {
 
 /// The same handle goes on when space is back, in batches too, and nothing was poisoned.
 #[test]
-#[ignore = "BUG: ballast and spare are best effort, so that a full disk may leave no room for the reopening (manifest/file.rs, restock)"]
 fn the_same_handle_goes_on() {
     for pages in 16..60 {
         let disk = SimDisk::new(pages);
@@ -138,7 +136,6 @@ fn the_same_handle_goes_on() {
 
 /// `truncate_front` and `truncate_back` work on a full disk, free space, and appends go on.
 #[test]
-#[ignore = "BUG: ballast and spare are best effort, so that a full disk may leave no room for the reopening (manifest/file.rs, restock)"]
 fn truncating_frees_space() {
     for pages in 18..72 {
         for seed in 0..2 {
