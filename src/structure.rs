@@ -49,7 +49,9 @@ impl Core {
 
     /// Appends edits; an uncertain failure poisons.
     fn edit(&self, structure: &mut ManifestFile, edits: Vec<Edit>) -> Result<()> {
-        structure.append(edits).map_err(|failure| self.failed(failure))
+        structure.append(edits).map_err(|failure| self.failed(failure))?;
+        lock(&self.writer).has_ballast = structure.has_ballast();
+        Ok(())
     }
 
     /// Seals what was rolled, prepares segments ahead, and reserves space ahead: what a roll should
@@ -63,6 +65,7 @@ impl Core {
         if needed.is_some_and(|needed| lock(&self.writer).has_spares(needed)) {
             return Ok(());
         }
+        structure.restock();
         self.reserve_ahead();
         let mut edits = Vec::new();
         let sealed = self.plan_seals(needed.is_some(), &mut edits)?;
@@ -75,11 +78,15 @@ impl Core {
         let spares = {
             let mut writer = lock(&self.writer);
             writer.spares.extend(stores);
+            writer.has_ballast = structure.has_ballast();
             writer.spares.len()
         };
-        structure.restock();
         match shortage {
             Some(error) if spares < needed.unwrap_or(0) => Err(error),
+            _ if needed.is_some() && !structure.has_ballast() => {
+                let path = self.place.path(crate::manifest::NEXT_NAME);
+                Err(Error::NoSpace { path, needed: 4096 })
+            }
             _ => Ok(()),
         }
     }
@@ -370,6 +377,7 @@ impl Core {
     fn let_go(&self, structure: &mut Guard<'_>, dropped: &[u64]) {
         self.remove_files(dropped);
         structure.restock();
+        lock(&self.writer).has_ballast = structure.has_ballast();
         self.signal.demand(Signal::KEEP);
     }
 

@@ -142,6 +142,8 @@ pub(crate) struct Writer {
     /// A change of structure wants the writer to itself: appenders wait at the structure's lock.
     pub(crate) paused: bool,
     grows: bool,
+    /// Whether the next manifest is sure to find space, so that the log can be opened again.
+    pub(crate) has_ballast: bool,
     appended: bool,
     /// Since opening: for `stats`, counted here as the lock is held anyway.
     accepted_records: u64,
@@ -166,6 +168,7 @@ impl Writer {
             gate,
             paused: false,
             grows: false,
+            has_ballast: false,
             appended: false,
             accepted_records: 0,
             accepted_bytes: 0,
@@ -211,7 +214,7 @@ impl Writer {
 
     /// Whether there are so many spares, and room for one more rolled segment.
     pub(crate) fn has_spares(&self, needed: usize) -> bool {
-        self.spares.len() >= needed && self.rolled.len() < MOST_ROLLED
+        self.spares.len() >= needed && self.rolled.len() < MOST_ROLLED && self.has_ballast
     }
 
     /// Refuses where the writer takes nothing.
@@ -246,7 +249,7 @@ impl Writer {
             let empty = active.position == FIRST_FRAME;
             let ordinals = self.next_offset - active.segment.base + records as u64;
             if (end <= self.segment_bytes || empty) && ordinals < u64::from(u32::MAX) {
-                if self.spares.is_empty() {
+                if self.spares.is_empty() || !self.has_ballast {
                     return Ok(Room::NeedsSpares(1));
                 }
                 if !self.covers_recovery(bytes)? {
@@ -264,7 +267,7 @@ impl Writer {
             }
         }
         self.grows |= self.active.is_some();
-        if self.rolled.len() >= MOST_ROLLED || self.spares.len() < 2 {
+        if self.rolled.len() >= MOST_ROLLED || self.spares.len() < 2 || !self.has_ballast {
             return Ok(Room::NeedsSpares(2));
         }
         let Some(spare) = self.spares.pop_front() else { return Ok(Room::NeedsSpares(2)) };

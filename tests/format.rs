@@ -243,6 +243,8 @@ struct Frames {
     beyond: Vec<Frame>,
     /// Records up to the end of the chain's last whole batch, and the position behind it.
     whole: (u64, usize),
+    /// Whether nothing but zeros lies behind that batch and the marks that follow it.
+    looks_whole: bool,
 }
 
 impl Frames {
@@ -288,6 +290,11 @@ fn frames(bytes: &[u8], start: usize, seed: u32, base: Option<u64>, ordinals: Op
         }
         gap = None;
     }
+    let behind = found.chain.iter().rfind(|frame| frame.is_record()).is_none_or(|last| last.kind == 1);
+    let rest = found.chain.last().map_or(start, Frame::end);
+    let stopped = ordinals.is_some_and(|end| next >= end);
+    found.looks_whole =
+        behind && (stopped || bytes.get(rest..).is_none_or(|rest| rest.iter().all(|byte| *byte == 0)));
     found
 }
 
@@ -313,13 +320,16 @@ struct Manifest {
 }
 
 fn read_manifest(bytes: &[u8]) -> Result<Manifest, String> {
-    let mut head = sector(bytes, b"STONEMAN", 40, b"").ok_or("the manifest's head")?;
+    let mut head = sector(bytes, b"STONEMAN", 48, b"").ok_or("the manifest's head")?;
     if head.u32()? != 1 {
         return Err("the manifest's version".into());
     }
     head.u32()?;
     let uuid = head.take(16)?.to_vec();
     let generation = head.take(8)?;
+    if (bytes.len() as u64) < head.u64()? {
+        return Err("the manifest is shorter than it was when it got its name".into());
+    }
     let frames = frames(bytes, 512, crc(&[&uuid, generation, b"manifest"]), Some(0), None);
     let proven = frames.watermark().unwrap_or(1).max(1);
     if (frames.whole.0 as i64) < proven {
@@ -330,6 +340,25 @@ fn read_manifest(bytes: &[u8]) -> Result<Manifest, String> {
         fold(&mut manifest, number, frame.payload(bytes))?;
     }
     if manifest.uuid == uuid { Ok(manifest) } else { Err("the manifest's head and Init differ".into()) }
+}
+
+impl Manifest {
+    /// These offsets are neither damaged nor lost any more.
+    fn forget(&mut self, offsets: Range<u64>) {
+        for ranges in [&mut self.damaged, &mut self.lost] {
+            *ranges = std::mem::take(ranges)
+                .into_iter()
+                .flat_map(|range| {
+                    [range.start..range.end.min(offsets.start), range.start.max(offsets.end)..range.end]
+                })
+                .filter(|range| !range.is_empty())
+                .collect();
+        }
+    }
+}
+
+fn possible_id(id: u64) -> Result<u64, String> {
+    if id <= 1 << 62 { Ok(id) } else { Err(format!("{id} is above every id")) }
 }
 
 fn fold(manifest: &mut Manifest, number: usize, payload: &[u8]) -> Result<(), String> {
@@ -343,10 +372,10 @@ fn fold(manifest: &mut Manifest, number: usize, payload: &[u8]) -> Result<(), St
             manifest.uuid = fields.take(16)?.to_vec();
             fields.u64()?;
             manifest.front = fields.u64()?;
-            manifest.last_id = fields.u64()?;
+            manifest.last_id = possible_id(fields.u64()?)?;
         }
         2 => {
-            let id = fields.u64()?;
+            let id = possible_id(fields.u64()?)?;
             let base = if flags & 1 != 0 { Some(fields.u64()?) } else { None };
             let born = if flags & 2 != 0 { Some((fields.u64()?, fields.u64()?).0) } else { None };
             let last = manifest.segments.last_key_value();
@@ -354,6 +383,9 @@ fn fold(manifest: &mut Manifest, number: usize, payload: &[u8]) -> Result<(), St
                 return Err("ids do not ascend".into());
             }
             let base = base.or_else(|| Some(last?.1.seal?.0));
+            if let (Some(base), None) = (base, born) {
+                manifest.forget(base..u64::MAX);
+            }
             manifest.segments.insert(id, Segment { base, born, seal: None });
             manifest.last_id = manifest.last_id.max(id);
         }
@@ -361,7 +393,9 @@ fn fold(manifest: &mut Manifest, number: usize, payload: &[u8]) -> Result<(), St
             let (id, end, length) = (fields.u64()?, fields.u64()?, fields.u64()?);
             fields.take(16)?;
             let segment = manifest.segments.get_mut(&id).ok_or("a Seal of nothing")?;
-            segment.seal = Some((end, length));
+            if let Some((before, _)) = segment.seal.replace((end, length)) {
+                manifest.forget(end..before);
+            }
             let later = manifest.segments.range_mut(id + 1..).next();
             if let Some((_, successor)) = later {
                 successor.base = successor.base.or(Some(end));
@@ -369,11 +403,19 @@ fn fold(manifest: &mut Manifest, number: usize, payload: &[u8]) -> Result<(), St
         }
         4 => {
             let id = fields.u64()?;
-            if manifest.segments.remove(&id).is_none() && !(flags & 1 != 0 && id <= manifest.last_id) {
-                return Err("a Drop of nothing".into());
+            match manifest.segments.remove(&id) {
+                Some(Segment { base: Some(base), seal, .. }) => {
+                    manifest.forget(base..seal.map_or(u64::MAX, |(end, _)| end));
+                }
+                Some(_) => {}
+                None if flags & 1 != 0 && id <= manifest.last_id => {}
+                None => return Err("a Drop of nothing".into()),
             }
         }
-        5 => manifest.front = fields.u64()?,
+        5 => {
+            manifest.front = fields.u64()?;
+            manifest.forget(0..manifest.front);
+        }
         6 => manifest.closed = Some((fields.u64()?, fields.u64()?)),
         7 => manifest.damaged.push(fields.u64()?..fields.u64()?),
         8 => manifest.lost.push(fields.u64()?..fields.u64()?),
@@ -418,11 +460,15 @@ fn read_log(files: &Directory) -> Result<Found, String> {
             known.or_else(|| sector?.u64().ok())
         })
         .collect();
-    let mut whole_so_far = true;
+    // (A base that nothing tells may only be guessed behind a store that looks whole.)
+    let (mut whole_so_far, mut looked_whole) = (true, true);
     for (index, id) in ids.iter().enumerate() {
         let segment = &manifest.segments[id];
         let name = format!("{id:016x}.store");
         let Some(store) = files.get(&name) else { return Err(format!("{name} is missing")) };
+        if store.len() < 1024 {
+            return Err(format!("{name} is cut short"));
+        }
         let mut head = sector(store, b"STONELOG", 48, b"").ok_or(format!("the head of {name}"))?;
         let (version, _origin) = (head.u32()?, head.u32()?);
         if version != 1 || head.take(16)? != manifest.uuid || head.u64()? != *id {
@@ -436,7 +482,11 @@ fn read_log(files: &Directory) -> Result<Found, String> {
         let ordinals = limit.zip(bases[index]).map(|(limit, base)| limit.saturating_sub(base));
         let held = frames(store, 1024, seed, bases[index], ordinals);
         let attested = held.watermark().is_some_and(|watermark| watermark >= 0);
-        let Some(base) = bases[index].or((attested && whole_so_far).then_some(valid)) else { continue };
+        let guess = (attested && whole_so_far && looked_whole).then_some(valid);
+        let Some(base) = bases[index].or(guess) else {
+            looked_whole &= held.chain.is_empty() && held.beyond.is_empty() && held.looks_whole;
+            continue;
+        };
         proven = proven.max(segment.born.unwrap_or(0));
         proven = proven.max(held.watermark().map_or(0, |watermark| base.saturating_add_signed(watermark)));
         match end {
@@ -449,6 +499,11 @@ fn read_log(files: &Directory) -> Result<Found, String> {
                 check_index(files, *id, seed, base, (next, length), &held, &mut found)?;
             }
             None => {
+                looked_whole = held.looks_whole;
+                if base > valid && base <= manifest.front {
+                    // What is missing before it was truncated away.
+                    (valid, whole_so_far) = (base, true);
+                }
                 whole_so_far &= base == valid;
                 if !whole_so_far {
                     continue;
@@ -464,7 +519,7 @@ fn read_log(files: &Directory) -> Result<Found, String> {
     }
     for (name, store) in files {
         let id = name.strip_suffix(".store").and_then(|digits| u64::from_str_radix(digits, 16).ok());
-        let Some(id) = id.filter(|id| *id > manifest.last_id) else { continue };
+        let Some(id) = id.filter(|id| *id > manifest.last_id && *id <= 1 << 62) else { continue };
         let seed = segment_seed(&manifest, id);
         let origin = sector(store, b"STONELOG", 48, b"").and_then(|mut head| {
             let (_version, origin) = (head.u32().ok()?, head.u32().ok()?);
@@ -622,7 +677,7 @@ fn compare(files: &Directory, log: &Log, world: &str) -> Found {
 #[test]
 fn a_reader_from_the_page_reads_what_the_log_reads() {
     let (mut segments, mut indexes, mut torn) = (0, 0, 0);
-    for seed in 0..60 {
+    for seed in 0..80 {
         let durability = if seed % 2 == 0 { Durability::Always } else { Durability::Manual };
         let disk = SimDisk::new(seed);
         let log = live(&disk, seed, durability).unwrap();

@@ -116,3 +116,51 @@ impl Map {
         let _ = range;
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::ops::Range;
+
+    use crate::disk::{Disk, OpenMode, OsDisk, write_all_at};
+
+    #[test]
+    fn a_map_shows_what_is_published_and_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = OsDisk.open(&dir.path().join("file"), OpenMode::CreateNew).unwrap();
+        write_all_at(&*file, b"written before", 0).unwrap();
+        assert!(file.map(0).unwrap().is_none());
+
+        // Far beyond the end of the file.
+        let map = file.map(1 << 20).unwrap().unwrap();
+        assert_eq!((map.len(), map.is_empty(), map.published()), (1 << 20, false, 0));
+        assert_eq!(map.bytes(0..0), Some(&b""[..]));
+        assert_eq!(map.bytes(0..1), None);
+        map.advise_sequential();
+        map.advise_random();
+        map.advise_will_need(0..u64::MAX);
+        map.advise_will_need(Range { start: u64::MAX, end: 3 });
+
+        map.publish(7);
+        map.publish(3);
+        assert_eq!(map.published(), 7);
+        assert_eq!(map.bytes(0..7), Some(&b"written"[..]));
+        assert_eq!(map.bytes(2..4), Some(&b"it"[..]));
+        assert_eq!(map.bytes(7..7), Some(&b""[..]));
+        assert_eq!(map.bytes(0..8), None);
+        assert_eq!(map.bytes(8..8), None);
+        assert_eq!(map.bytes(Range { start: 5, end: 4 }), None);
+        assert_eq!(map.bytes(Range { start: u64::MAX, end: 7 }), None);
+
+        // What is written later shows, once published, and not beyond the map.
+        write_all_at(&*file, &[5; 4096], (1 << 20) - 2048).unwrap();
+        map.publish((1 << 20) + 2048);
+        assert_eq!(map.bytes((1 << 20) - 2..1 << 20), Some(&[5, 5][..]));
+        assert_eq!(map.bytes((1 << 20) - 2..(1 << 20) + 1), None);
+        assert_eq!(map.bytes(u64::MAX..u64::MAX), None);
+
+        // The map outlives its file's handle, and its name.
+        drop(file);
+        OsDisk.remove(&dir.path().join("file")).unwrap();
+        assert_eq!(map.bytes(0..7), Some(&b"written"[..]));
+    }
+}

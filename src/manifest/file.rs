@@ -276,6 +276,8 @@ pub(crate) struct ManifestFile {
     position: u64,
     ordinal: u32,
     reserved: u64,
+    /// How much space `MANIFEST.next` holds for the next manifest.
+    ballast: u64,
 }
 
 impl ManifestFile {
@@ -347,9 +349,22 @@ impl ManifestFile {
             position,
             ordinal,
             reserved,
+            ballast: 0,
         };
         manifest.restock();
         Ok(manifest)
+    }
+
+    /// Whether the next manifest is sure to find space.
+    pub(crate) fn has_ballast(&self) -> bool {
+        self.ballast >= self.least_ballast()
+    }
+
+    /// What the next manifest needs at least: the state folded takes no more than its edits, and a
+    /// recovery adds a few.
+    fn least_ballast(&self) -> u64 {
+        const RECOVERY_BYTES: u64 = 1024;
+        self.position.saturating_add(RECOVERY_BYTES).next_multiple_of(4096)
     }
 
     pub(crate) fn state(&self) -> &State {
@@ -395,16 +410,17 @@ impl ManifestFile {
         // that does not fit, at least its state.
         let lay = |wanted: u64| {
             disk::retry_interrupted(|| match self.disk.open(&next, OpenMode::ReadWrite) {
-                Ok(file) if file.length()? >= wanted => Ok(()),
-                Ok(file) => file.reserve(wanted),
+                Ok(file) if file.length()? >= wanted => file.length(),
+                Ok(file) => file.reserve(wanted).map(|()| wanted),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    self.disk.open(&next, OpenMode::CreateNew)?.reserve(wanted)
+                    self.disk.open(&next, OpenMode::CreateNew)?.reserve(wanted).map(|()| wanted)
                 }
                 Err(error) => Err(error),
             })
         };
-        let least = self.position.saturating_add(ROOM_BYTES / 8);
+        let least = self.least_ballast();
         let outcome = lay(self.reserved.saturating_mul(2)).or_else(|_| lay(least));
+        self.ballast = outcome.as_ref().copied().unwrap_or(0);
         if let Err(error) = outcome {
             tracing::debug!(%error, file = %next.display(), "no ballast for the next manifest for now");
         }

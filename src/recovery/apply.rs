@@ -14,7 +14,7 @@ use crate::error::{Damage, Error, Result};
 use crate::frame::{self, HEADER_BYTES, HEADER_LENGTH, Header, Lag, PayloadChecksum, Seed};
 use crate::index::MemoryIndex;
 use crate::manifest::State;
-use crate::manifest::file::{ManifestFile, remove_if_present};
+use crate::manifest::file::{Failure, ManifestFile, remove_if_present};
 use crate::names;
 use crate::store::{self, FIRST_FRAME, Origin, Store};
 
@@ -52,8 +52,14 @@ pub(crate) fn apply(disk: &Arc<dyn Disk>, directory: &Path, plan: &mut Plan, old
         }
         None => None,
     };
-    let manifest = ManifestFile::create(disk.clone(), directory, plan.state.clone(), plan.generation)
-        .map_err(|failure| failure.into_error())?;
+    let created = ManifestFile::create(disk.clone(), directory, plan.state.clone(), plan.generation);
+    let manifest = created.map_err(|failure| {
+        if let (Failure::Refused(_), Some(copy)) = (&failure, &plan.copy) {
+            // The copy has no name in any manifest, and holds space.
+            let _ = disk.remove(&directory.join(names::store(copy.id)));
+        }
+        failure.into_error()
+    })?;
     for moved in &plan.quarantine {
         match quarantine(disk.as_ref(), directory, moved) {
             // It stays where it is, and the manifest says that it is to be moved: a later opening
@@ -64,6 +70,12 @@ pub(crate) fn apply(disk: &Arc<dyn Disk>, directory: &Path, plan: &mut Plan, old
     }
     for name in &plan.remove {
         remove_if_present(disk.as_ref(), &directory.join(name))?;
+    }
+    if !plan.remove.is_empty() {
+        // Removed files that come back at a power cut would hold the space that the next opening
+        // may need.
+        disk::retry_interrupted(|| disk.sync_dir(directory))
+            .map_err(|error| Error::io("syncing directory", directory, None, error))?;
     }
     if !plan.quarantine.is_empty() && disk.exists(&directory.join(names::QUARANTINE)).unwrap_or(false) {
         bound_quarantine(disk.as_ref(), directory)?;
