@@ -34,7 +34,8 @@ fn main() {
         .map_or_else(|| tempfile::tempdir().unwrap(), |base| tempfile::tempdir_in(base).unwrap());
     let at = directory.path();
 
-    let total = 512 * MIB / scale;
+    // As much as may be written and not yet durable: more would measure the disk.
+    let total = 48 * MIB / scale;
     let mut write = Best::default();
     let mut small = Best::default();
     let mut batches = Best::default();
@@ -52,6 +53,16 @@ fn main() {
     row("append 128 B, one call each", small.rate / 1e6, "M/s", small.rate * 128.0 / bare);
     row("append 128 B, batches of 1,000", batches.rate / 1e6, "M/s", batches.rate * 128.0 / bare);
     row("append 16 KiB, one call each", large.rate * 16384.0 / 1e9, "GB/s", large.rate * 16384.0 / bare);
+
+    // A gigabyte is more than may stay unsynced: here the disk decides.
+    let long = 1024 * MIB / scale;
+    let (mut synced, mut sustained) = (Best::default(), Best::default());
+    for _ in 0..rounds.min(3) {
+        synced.keep(bare_synced_write(at, long));
+        sustained.keep(appends(at, long, 16 << 10, 1) * 16384.0);
+    }
+    println!("write(2) with fdatasync every 16 MiB  {:>8.2} GB/s", synced.rate / 1e9);
+    row("append 16 KiB, 1 GiB in a row", sustained.rate / 1e9, "GB/s", sustained.rate / synced.rate);
 
     let log = filled(at, 1024, 256 * MIB / scale);
     let (mut crc, mut scan, mut random) = (Best::default(), Best::default(), Best::default());
@@ -109,6 +120,23 @@ fn bare_write(directory: &Path, total: u64) -> f64 {
     let start = Instant::now();
     for _ in 0..total / MIB {
         file.write_all(&buffer).unwrap();
+    }
+    let rate = total as f64 / start.elapsed().as_secs_f64();
+    std::fs::remove_file(path).unwrap();
+    rate
+}
+
+/// What the disk takes: writes of 1 MiB, fdatasync every 16.
+fn bare_synced_write(directory: &Path, total: u64) -> f64 {
+    let path = directory.join("bare");
+    let buffer = vec![0x5a; MIB as usize];
+    let mut file = File::create(&path).unwrap();
+    let start = Instant::now();
+    for step in 1..=total / MIB {
+        file.write_all(&buffer).unwrap();
+        if step % 16 == 0 {
+            file.sync_data().unwrap();
+        }
     }
     let rate = total as f64 / start.elapsed().as_secs_f64();
     std::fs::remove_file(path).unwrap();

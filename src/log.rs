@@ -389,7 +389,7 @@ impl Options {
     /// not there is created.
     ///
     /// # Errors
-    /// [`Error::Locked`], [`Error::Damaged`] (see [`DamagePolicy`]), [`Error::NoSpace`],
+    /// [`Error::Locked`], [`Error::Damaged`] (see [`DamagePolicy`](crate::DamagePolicy)), [`Error::NoSpace`],
     /// [`Error::InvalidOption`], [`Error::UnsupportedVersion`], [`Error::Io`].
     pub fn open(self, directory: impl AsRef<Path>) -> Result<Log> {
         self.check()?;

@@ -25,8 +25,10 @@ pub(crate) const MOST_PENDING_BYTES: u64 = 8 << 20;
 /// At most this many rolled segments wait to be sealed; then a roll waits. With them, the active
 /// one and the spares, at most eight segments are unsealed.
 pub(crate) const MOST_ROLLED: usize = 4;
-/// So many segments are prepared ahead in a log that will roll soon; before, one.
+/// So many segments are prepared ahead in a log that will roll soon.
 const MOST_SPARES: usize = 3;
+/// And before: one to roll to, and one more, as nothing is accepted without a spare behind it.
+const FIRST_SPARES: usize = 2;
 /// What is reserved of each in such a log.
 const SPARE_RESERVE: u64 = 16 << 20;
 
@@ -203,7 +205,8 @@ impl Writer {
     /// How many segments should be prepared, and how much of each should be reserved: a log that
     /// filled a quarter of a segment is taken to go on so.
     pub(crate) fn wants_spares(&self) -> (usize, u64) {
-        let (spares, reserve) = if self.grows { (MOST_SPARES, SPARE_RESERVE) } else { (1, FIRST_RESERVE) };
+        let (spares, reserve) =
+            if self.grows { (MOST_SPARES, SPARE_RESERVE) } else { (FIRST_SPARES, FIRST_RESERVE) };
         // One more where there is none to write to yet.
         let wanted = spares + usize::from(self.active.is_none());
         (
