@@ -314,7 +314,7 @@ mod tests {
                                       ordinal in any::<u32>(), lag in any::<u32>(), more in any::<bool>(), id in any::<u64>()) {
             let seed = Seed::of_segment(&UUID, id);
             let kind = if more { Kind::RecordMore } else { Kind::Record };
-            let header = Header { kind, length: payload.len() as u32, ordinal, lag: Lag(lag) };
+            let header = Header { kind, length: u32::try_from(payload.len()).unwrap(), ordinal, lag: Lag(lag) };
             let bytes = frame(header, &payload, seed);
             prop_assert_eq!(bytes.len() as u64, header.frame_bytes());
             prop_assert_eq!(bytes.len() % 8, 0);

@@ -16,6 +16,7 @@ mod index;
 mod log;
 pub mod manifest;
 pub mod names;
+mod open;
 mod options;
 mod reader;
 pub mod recovery;

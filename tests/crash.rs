@@ -3,6 +3,16 @@
 //!
 //! A failure prints the one command that replays it.
 
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "tests: a failed expectation is how they speak"
+)]
+
 mod support;
 
 use stonelog::Durability;

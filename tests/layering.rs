@@ -61,6 +61,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("stats", &["commit", "table"]),
     ("reader", &["commit", "disk", "error", "frame", "segment", "store"]),
     (
+        "open",
+        &[
+            "commit", "disk", "error", "manifest", "names", "options", "recovery", "segment", "store",
+            "table", "writer",
+        ],
+    ),
+    (
         "log",
         &[
             "background",
@@ -70,11 +77,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "frame",
             "group",
             "manifest",
-            "names",
+            "open",
             "options",
             "reader",
             "recovery",
-            "segment",
             "signal",
             "stats",
             "store",

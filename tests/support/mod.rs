@@ -4,7 +4,17 @@
 //! The model keeps three kinds of knowledge apart: what was acknowledged (must be there), what was
 //! submitted (may be there, in order), and what was under way when the crash came (either state).
 
-#![allow(dead_code, missing_docs)]
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "tests: a failed expectation is how they speak"
+)]
 
 use std::collections::BTreeMap;
 use std::ops::Range;
