@@ -190,9 +190,14 @@ impl Core {
     /// Poisons the log from outside a commit (a manifest or directory that failed).
     pub(crate) fn poison_all(&self, error: Error) -> Error {
         let mut wakes = Wakes::default();
-        let _sync = lock(&self.sync_stage);
-        let mut stage = lock(&self.write_stage);
-        self.poison(&mut stage, error, &mut wakes)
+        let error = {
+            let _sync = lock(&self.sync_stage);
+            let mut stage = lock(&self.write_stage);
+            self.poison(&mut stage, error, &mut wakes)
+        };
+        // Whoever came to wait meanwhile could not lead.
+        self.hand_over();
+        error
     }
 
     /// Waits until `group` is settled; leads a commit where nobody else does.

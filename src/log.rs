@@ -197,9 +197,11 @@ impl Log {
     /// [`Error::Poisoned`] and [`Error::Io`] when it cannot be known to be.
     pub fn sync(&self) -> Result<()> {
         let core = self.core();
-        core.check_poison()?;
         let group = {
             let writer = lock(&core.writer);
+            // Under this lock: a poisoning gives up the open group under it too, and whoever came
+            // later would wait for a group that nobody settles.
+            core.check_poison()?;
             if writer.next_offset() == core.durable_end() {
                 return Ok(());
             }
