@@ -433,8 +433,8 @@ fn a_later_format_is_an_operational_error() {
     let path = bench.path("MANIFEST");
     let mut bytes = fs::read(&path).unwrap();
     bytes[8] = 9;
-    let checksum = crc32(&bytes[..40]);
-    bytes[40..44].copy_from_slice(&checksum.to_le_bytes());
+    let checksum = crc32(&bytes[..48]);
+    bytes[48..52].copy_from_slice(&checksum.to_le_bytes());
     fs::write(&path, bytes).unwrap();
     let ran = bench.check();
     assert!(ran.code == 8 && ran.stderr.contains("format version 9"), "{ran:?}");
