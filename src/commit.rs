@@ -39,7 +39,7 @@ pub(crate) const SYNC_EVERY_BYTES: u64 = 16 << 20;
 /// With more than this written and not fsynced, an append waits for the fsync.
 pub(crate) const MOST_UNSYNCED_BYTES: u64 = 4 * SYNC_EVERY_BYTES;
 /// Without a leader, encoded bytes are written out in pieces of about this size.
-pub(crate) const WRITE_EVERY_BYTES: usize = 256 << 10;
+pub(crate) const WRITE_EVERY_BYTES: usize = 1 << 20;
 
 /// What has been written and not yet fsynced.
 #[derive(Default)]
