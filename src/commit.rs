@@ -26,6 +26,7 @@ use crate::error::{Error, Result};
 use crate::frame::{self, Header, Kind, Lag, PayloadChecksum};
 use crate::group::{Group, Waiter};
 use crate::manifest::file::{Failure, ManifestFile};
+use crate::mutant::{self, Mutant};
 use crate::options::{Durability, Options};
 use crate::segment::Place;
 use crate::signal::Signal;
@@ -87,6 +88,8 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     /// What `meta` answers from where there is no manifest to write.
     pub(crate) frozen_meta: BTreeMap<String, Vec<u8>>,
+    #[cfg(feature = "_mutants")]
+    pub(crate) stale_seals: Mutex<Vec<crate::manifest::Edit>>,
 }
 
 impl fmt::Debug for Core {
@@ -152,6 +155,8 @@ impl Core {
             background,
             counters: Counters::default(),
             frozen_meta: BTreeMap::new(),
+            #[cfg(feature = "_mutants")]
+            stale_seals: Mutex::default(),
         }
     }
 
@@ -169,7 +174,7 @@ impl Core {
 
     /// The end of what readers may see.
     pub(crate) fn visible_end(&self) -> u64 {
-        if self.options.readers_see_appended {
+        if self.options.readers_see_appended || mutant::on(Mutant::UndurableVisible) {
             self.next_offset.load(Ordering::Acquire)
         } else {
             self.durable_end()
@@ -180,7 +185,11 @@ impl Core {
     /// (or taken) by the caller; what is under way in it and in the writer fails.
     fn poison(&self, stage: &mut WriteStage, error: Error, wakes: &mut Wakes) -> Error {
         tracing::error!(directory = %self.place.directory.display(), %error, "the log is poisoned");
-        let cause = self.poison.get_or_init(|| Arc::new(error.clone())).clone();
+        let cause = if mutant::on(Mutant::PoisonForgotten) {
+            Arc::new(error.clone())
+        } else {
+            self.poison.get_or_init(|| Arc::new(error.clone())).clone()
+        };
         let mut groups = std::mem::take(&mut stage.written_groups);
         groups.push(lock(&self.writer).give_up());
         wakes.settle(groups, &Err(Error::Poisoned { cause }));
@@ -241,6 +250,13 @@ impl Core {
 
     fn lead(&self, sync: MutexGuard<'_, ()>) -> Result<()> {
         let mut wakes = Wakes::default();
+        let own = Mutex::new(());
+        let sync = if mutant::on(Mutant::FsyncErrorSplit) {
+            drop(sync);
+            lock(&own)
+        } else {
+            sync
+        };
         let outcome = self.commit(&sync, &mut wakes);
         drop(sync);
         self.hand_over();
@@ -277,7 +293,12 @@ impl Core {
             // whoever poisons the log finds them there.
             (std::mem::take(&mut stage.dirty), stage.written_groups.len(), end)
         };
-        for store in &dirty {
+        let unsynced = match dirty.len() {
+            all if mutant::on(Mutant::AckBeforeFsync) => all,
+            all if mutant::on(Mutant::EarlierStoreUnsynced) => all.saturating_sub(1),
+            _ => 0,
+        };
+        for store in dirty.iter().skip(unsynced) {
             self.counters.fsyncs.fetch_add(1, Ordering::Relaxed);
             if let Err(error) = store.sync() {
                 let mut stage = lock(&self.write_stage);

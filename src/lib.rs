@@ -15,6 +15,12 @@ mod group;
 mod index;
 mod log;
 pub mod manifest;
+#[cfg(feature = "_mutants")]
+#[doc(hidden)]
+pub mod mutant;
+#[cfg(not(feature = "_mutants"))]
+#[allow(dead_code, unreachable_pub, reason = "only the tests, with the feature, use all of it")]
+mod mutant;
 pub mod names;
 mod open;
 mod options;

@@ -13,6 +13,7 @@ use crate::disk::{self, Disk, DiskLock, LockAttempt, OpenMode};
 use crate::error::{Error, Result};
 use crate::manifest::file::ManifestFile;
 use crate::manifest::{Reading, State};
+use crate::mutant::{self, Mutant};
 use crate::names;
 use crate::options::{DamagePolicy, Options, ReadMode};
 use crate::recovery::apply::{Applied, apply, make_room};
@@ -101,7 +102,8 @@ fn create_directory(disk: &dyn Disk, directory: &Path) -> Result<()> {
             _ => {}
         }
     }
-    for ancestor in directory.ancestors().skip(1) {
+    let ancestors = if mutant::on(Mutant::ParentUnsynced) { 0 } else { usize::MAX };
+    for ancestor in directory.ancestors().skip(1).take(ancestors) {
         let ancestor = if ancestor.as_os_str().is_empty() { Path::new(".") } else { ancestor };
         match disk::retry_interrupted(|| disk.sync_dir(ancestor)) {
             // A directory that this process may not read was not made by it.

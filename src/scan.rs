@@ -15,6 +15,7 @@ use std::io;
 use std::ops::Range;
 
 use crate::frame::{self, HEADER_BYTES, Header, PayloadChecksum, Seed};
+use crate::mutant::{self, Mutant};
 
 /// How many bytes are read at once.
 pub const WINDOW_BYTES: usize = 1 << 20;
@@ -228,7 +229,8 @@ impl<S: Source + ?Sized> Scanner<'_, S> {
                 outcome.broken = Some(Broken { position: next_position, defect });
                 outcome.tail = self.nonzero(rest_from);
             }
-            match self.search(next_position, next_ordinal) {
+            let found = self.search(next_position, next_ordinal);
+            match found.filter(|_| !mutant::on(Mutant::SearchOmitted)) {
                 Some(found) => {
                     position = found.position;
                     ordinal = found.header.ordinal;
@@ -271,7 +273,8 @@ impl<S: Source + ?Sized> Scanner<'_, S> {
                 let Some(next) = run.ordinals.end.checked_add(1) else { break };
                 run.ordinals.end = next;
             }
-            if header.kind == frame::Kind::Record {
+            let ends_batch = header.kind == frame::Kind::Record;
+            if ends_batch || (header.kind.is_record() && mutant::on(Mutant::BatchEndUnchecked)) {
                 run.whole_ordinal = run.ordinals.end;
                 run.whole_position = run.positions.end;
             }
@@ -388,7 +391,8 @@ impl<S: Source + ?Sized> Scanner<'_, S> {
 }
 
 fn note_watermark(best: &mut Option<Watermark>, frame: Frame) {
-    let Some(lag) = frame.header.lag.records() else { return };
+    let nothing = if mutant::on(Mutant::NoLagTakenAsProof) { Some(0) } else { None };
+    let Some(lag) = frame.header.lag.records().or(nothing) else { return };
     let relative = i64::from(frame.header.ordinal) - i64::from(lag);
     if best.is_none_or(|best| relative > best.relative) {
         *best = Some(Watermark { relative, position: frame.position });

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crate::disk::{self, Disk, DiskFile, Map, OpenMode, SECTOR_BYTES};
 use crate::error::{Error, Result};
 use crate::frame::{self, HEADER_BYTES, HEADER_LENGTH, Header, PayloadChecksum, Seed};
+use crate::mutant::{self, Mutant};
 use crate::names;
 use crate::scan::{Defect, Source};
 
@@ -209,8 +210,10 @@ impl Store {
                 .map_err(|error| Error::io_or_no_space("reserving space in", &path, reserved, error))?;
             disk::write_all_at(file.as_ref(), &head.encode(), 0)
                 .map_err(|error| Error::io_or_no_space("writing", &path, reserved, error))?;
-            disk::retry_interrupted(|| file.sync())
-                .map_err(|error| Error::io("syncing", &path, None, error))?;
+            if !mutant::on(Mutant::StoreHeadUnsynced) {
+                disk::retry_interrupted(|| file.sync())
+                    .map_err(|error| Error::io("syncing", &path, None, error))?;
+            }
             Ok(file)
         })();
         match made {
@@ -338,7 +341,7 @@ impl Store {
     /// and its space.
     pub(crate) fn cut(&self, position: u64, length: usize) -> Result<()> {
         self.write(&vec![0; length], position)?;
-        self.sync()
+        if mutant::on(Mutant::CutUnsynced) { Ok(()) } else { self.sync() }
     }
 
     /// Gives back reserved space behind `position`.
@@ -399,6 +402,7 @@ impl Store {
         use_map: bool,
     ) -> Result<(Payload, Header), ReadFailure> {
         let published = self.published();
+        let verify = verify && !mutant::on(Mutant::ReadUnverified);
         if use_map && let Some(map) = self.mapped(published).map_err(ReadFailure::Io)? {
             let (start, header) =
                 check_in_map(&map, position, ordinal, published, verify.then_some(self.seed))?;
@@ -472,7 +476,10 @@ fn check_header(
     let Some(header) = frame::decode_header(head).filter(|header| header.kind.is_record()) else {
         return Err(ReadFailure::Defect(Defect::NoHeader));
     };
-    if header.ordinal != ordinal {
+    if header.ordinal != ordinal
+        && !mutant::on(Mutant::OrdinalUnchecked)
+        && !mutant::on(Mutant::IndexUnchecked)
+    {
         return Err(ReadFailure::Defect(Defect::WrongOrdinal));
     }
     if position.checked_add(header.frame_bytes()).is_none_or(|end| end > published) {

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::manifest::edit::{MAX_META_BYTES, MAX_META_KEY_BYTES, MAX_META_VALUE_BYTES};
 use crate::manifest::file::{Failure, ManifestFile, remove_if_present};
 use crate::manifest::{Close, Edit, Seal};
+use crate::mutant::{self, Mutant};
 use crate::names;
 use crate::options::MAX_OFFSET;
 use crate::segment::{self, SealedEnd, Segment};
@@ -69,6 +70,10 @@ impl Core {
         self.reserve_ahead();
         let mut edits = Vec::new();
         let sealed = self.plan_seals(needed.is_some(), &mut edits)?;
+        #[cfg(feature = "_mutants")]
+        if mutant::on(Mutant::StaleSeal) {
+            edits = std::mem::replace(&mut *lock(&self.stale_seals), edits);
+        }
         let prepared = self.prepare(&structure, &mut edits);
         if !edits.is_empty() {
             self.edit(&mut structure, edits)?;
@@ -181,6 +186,9 @@ impl Core {
     }
 
     fn sync_directory(&self) -> Result<(), Failure> {
+        if mutant::on(Mutant::StoreNameUnsynced) {
+            return Ok(());
+        }
         let directory = &self.place.directory;
         disk::retry_interrupted(|| self.place.disk.sync_dir(directory))
             .map_err(|error| Failure::Unknown(Error::io("syncing directory", directory, None, error)))
@@ -329,7 +337,12 @@ impl Core {
             state.sealed().filter(|(_, _, seal)| seal.next_offset <= offset).map(|(id, _, _)| id).collect();
         let mut edits = vec![Edit::TruncateFront { offset }];
         edits.extend(dropped.iter().map(|id| Edit::Drop { id: *id, quarantine: false }));
-        self.edit(&mut structure, edits)?;
+        if mutant::on(Mutant::FilesBeforeEdit) {
+            self.remove_files(&dropped);
+        }
+        if !mutant::on(Mutant::FrontWithoutEdit) {
+            self.edit(&mut structure, edits)?;
+        }
         self.change_table(|table| {
             let mut table = Table { front: offset, ..table.clone() };
             table.segments.retain(|segment| !dropped.contains(&segment.id));
@@ -431,13 +444,18 @@ impl Core {
 
             // Readers leave first: nobody may act on a record that is about to go. The ends before
             // the epoch: a reader that knows the new epoch sees the new ends.
-            for lowered in [&self.durable_end, &self.written_end, &self.next_offset] {
+            for lowered in [&self.written_end, &self.next_offset] {
                 lowered.store(end, Ordering::Release);
+            }
+            if !mutant::on(Mutant::DurableEndKept) {
+                self.durable_end.store(end, Ordering::Release);
             }
             self.truncations.note(end);
             // The end was lowered for readers already: after any failure, what is on disk is for a
             // reopening to find.
-            structure.append(edits).map_err(|failure| Failure::Unknown(failure.into_error()))?;
+            if !mutant::on(Mutant::BackWithoutEdit) {
+                structure.append(edits).map_err(|failure| Failure::Unknown(failure.into_error()))?;
+            }
             stage.forget_mark();
             writer.restart(end, fresh);
             self.change_table(|table| {
@@ -470,6 +488,15 @@ impl Core {
         let mut structure = lock(structure);
         // First of all: whatever comes of closing, nothing is taken any more.
         lock(&self.writer).gate = Gate::Closed;
+        let early = mutant::on(Mutant::CloseBeforeCommit)
+            || (mutant::on(Mutant::CloseWhenPoisoned) && self.check_poison().is_err());
+        if early {
+            let writer = lock(&self.writer);
+            let length = writer.active.as_ref().map_or(0, |active| active.position);
+            let close = Close { length, next_offset: writer.next_offset() };
+            drop(writer);
+            return self.edit(&mut structure, vec![Edit::Close(close)]);
+        }
         self.check_poison()?;
         self.seal_rolled(&mut structure)?;
         let (next_offset, active, spares) = self.while_quiet(|writer, stage| {

@@ -43,6 +43,7 @@ mod fault;
 mod handle;
 mod loss;
 mod medium;
+mod moment;
 mod rest;
 mod trace;
 
@@ -54,6 +55,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use fault::{Fault, FaultError};
 pub use loss::Loss;
+pub use moment::Moment;
 pub use trace::{Operation, Outcome, TraceEntry};
 
 use super::{Background, DirectoryEntry, Disk, DiskFile, LockAttempt, OpenMode, SECTOR_BYTES};
@@ -117,6 +119,7 @@ struct State {
     chance: Chance,
     random: Chance,
     millis: u64,
+    tick_millis: u64,
     background: Background,
     boots: u32,
     crashed: bool,
@@ -126,6 +129,7 @@ struct State {
     steps: u64,
     mutations: u64,
     trace: Option<Vec<TraceEntry>>,
+    moments: Option<Vec<Moment>>,
 }
 
 impl SimDisk {
@@ -148,6 +152,7 @@ impl SimDisk {
             chance,
             random,
             millis: FIRST_MILLIS,
+            tick_millis: TICK_MILLIS,
             background: Background::Inline,
             boots: 0,
             crashed: false,
@@ -157,6 +162,7 @@ impl SimDisk {
             steps: 0,
             mutations: 0,
             trace: None,
+            moments: None,
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -173,15 +179,26 @@ impl SimDisk {
         self.state().background = background;
     }
 
+    /// By how many milliseconds each look at the clock sets it forward from now on; 10 unless told. With 0
+    /// it stands still, so that two runs which differ in nothing but the time leave equal disks.
+    pub fn set_tick_millis(&self, tick: u64) {
+        self.state().tick_millis = tick;
+    }
+
     /// A copy that lives its own life: same bytes and names, same pending changes, same seeds, counters,
-    /// armed faults and crash, but no handle is open and no lock held on it. Cheap: the copy shares
+    /// armed faults and crash, but no handle is open and no lock held on it, and no moments are kept. Cheap: the copy shares
     /// the bytes until one of the two changes them.
     #[must_use]
     pub fn fork(&self) -> Self {
-        let mut state = self.state().clone();
-        state.medium.close_all();
-        state.locks.clear();
-        Self { state: Arc::new(Mutex::new(state)) }
+        let mut state = self.state();
+        // Moments are the run's that recorded them.
+        let moments = state.moments.take();
+        let mut copy = state.clone();
+        state.moments = moments;
+        drop(state);
+        copy.medium.close_all();
+        copy.locks.clear();
+        Self { state: Arc::new(Mutex::new(copy)) }
     }
 
     // ---- crashes -----------------------------------------------------------------------------
@@ -387,6 +404,7 @@ impl State {
     fn begin(&mut self, operation: Operation) -> Fate {
         self.steps += 1;
         if operation.is_mutation() {
+            self.note_moment();
             self.mutations += 1;
             self.crash_in = self.crash_in.map(|left| left.saturating_sub(1));
             if self.crash_in == Some(0) {
@@ -421,6 +439,9 @@ impl State {
     }
 
     fn write(&mut self, fate: Fate, file: u64, bytes: &[u8], position: u64) -> io::Result<usize> {
+        if matches!(fate, Fate::Proceed | Fate::Short) {
+            self.note_mid_write(file, bytes, position);
+        }
         match fate {
             Fate::Proceed => self.medium.write(file, bytes, position),
             Fate::Short => {
@@ -551,7 +572,7 @@ impl Disk for SimDisk {
 
     fn now_millis(&self) -> u64 {
         let mut state = self.state();
-        state.millis = state.millis.saturating_add(TICK_MILLIS);
+        state.millis = state.millis.saturating_add(state.tick_millis);
         state.millis
     }
 

@@ -19,6 +19,7 @@ use super::state::State;
 use crate::disk::{self, Disk, DiskFile, OpenMode, SECTOR_BYTES};
 use crate::error::{Damage, Error, Result};
 use crate::frame::{self, Header, Kind, Lag, Seed};
+use crate::mutant::{self, Mutant};
 use crate::scan::{self, Extent};
 
 /// The manifest's name in the log directory.
@@ -314,8 +315,10 @@ impl ManifestFile {
                 .map_err(|error| Error::io_or_no_space("reserving space in", &next, reserved, error))?;
             disk::write_all_at(file.as_ref(), &bytes, 0)
                 .map_err(|error| Error::io_or_no_space("writing", &next, reserved, error))?;
-            disk::retry_interrupted(|| file.sync())
-                .map_err(|error| Error::io("syncing", &next, None, error))?;
+            if !mutant::on(Mutant::ManifestUnsynced) {
+                disk::retry_interrupted(|| file.sync())
+                    .map_err(|error| Error::io("syncing", &next, None, error))?;
+            }
             Ok((file, reserved))
         };
         // A full disk may still hold the state, if not room for more.
@@ -334,8 +337,10 @@ impl ManifestFile {
         let path = directory.join(FILE_NAME);
         disk::retry_interrupted(|| disk.rename(&next, &path))
             .map_err(|error| Failure::Unknown(Error::io("renaming to", &path, None, error)))?;
-        disk::retry_interrupted(|| disk.sync_dir(directory))
-            .map_err(|error| Failure::Unknown(Error::io("syncing directory", directory, None, error)))?;
+        if !mutant::on(Mutant::ManifestNameUnsynced) && !mutant::on(Mutant::ManifestUnsynced) {
+            disk::retry_interrupted(|| disk.sync_dir(directory))
+                .map_err(|error| Failure::Unknown(Error::io("syncing directory", directory, None, error)))?;
+        }
         let ordinal = u32::try_from(edits.len()).unwrap_or(u32::MAX);
         let directory = directory.to_path_buf();
         let mut manifest = ManifestFile {
@@ -353,6 +358,44 @@ impl ManifestFile {
         };
         manifest.restock();
         Ok(manifest)
+    }
+
+    /// The mutants that go on in the file that is there: `None` where they don't.
+    #[cfg(feature = "_mutants")]
+    pub(crate) fn go_on(
+        disk: &Arc<dyn Disk>,
+        directory: &Path,
+        state: &State,
+    ) -> Option<Result<ManifestFile, Failure>> {
+        let (trusted, continued) =
+            (mutant::on(Mutant::ManifestTrusted), mutant::on(Mutant::ManifestContinued));
+        let Ok(Reading::Whole { state: old, generation, length, edits, .. }) = read(disk.as_ref(), directory)
+        else {
+            return None;
+        };
+        let edits_to_come = old.edits_to(state);
+        if old.closed.is_some() || !(continued || trusted && edits_to_come.is_empty()) {
+            return None;
+        }
+        let path = directory.join(FILE_NAME);
+        let file = disk.open(&path, OpenMode::ReadWrite).ok()?;
+        let mut manifest = ManifestFile {
+            disk: disk.clone(),
+            directory: directory.to_path_buf(),
+            path,
+            reserved: file.length().ok()?,
+            file,
+            seed: Seed::of_manifest(&old.uuid, generation),
+            state: old,
+            generation,
+            position: length,
+            ordinal: edits,
+            ballast: 0,
+        };
+        let appended = if edits_to_come.is_empty() { Ok(()) } else { manifest.append(edits_to_come) };
+        manifest.state = state.clone();
+        manifest.restock();
+        Some(appended.map(|()| manifest))
     }
 
     /// Whether the next manifest is sure to find space.
@@ -394,8 +437,10 @@ impl ManifestFile {
         disk::write_all_at(self.file.as_ref(), &bytes, self.position).map_err(|error| {
             Failure::Unknown(Error::io("writing", &self.path, Some(self.position), error))
         })?;
-        disk::retry_interrupted(|| self.file.sync())
-            .map_err(|error| Failure::Unknown(Error::io("syncing", &self.path, None, error)))?;
+        if !mutant::on(Mutant::EditUnsynced) {
+            disk::retry_interrupted(|| self.file.sync())
+                .map_err(|error| Failure::Unknown(Error::io("syncing", &self.path, None, error)))?;
+        }
         self.position += bytes.len() as u64;
         self.ordinal = self.ordinal.saturating_add(count);
         self.state = state;

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::edit::{Born, Close, Edit, Seal};
+use crate::mutant::{self, Mutant};
 
 /// A set of offsets, as ordered ranges that neither overlap nor touch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -257,11 +258,15 @@ impl State {
 
     /// The edits of a fresh manifest that says what this state says.
     pub fn edits(&self) -> Vec<Edit> {
+        let mut last_id = self.last_id;
+        if mutant::on(Mutant::IdsReused) {
+            last_id = self.segments.last_key_value().map_or(0, |(id, _)| *id);
+        }
         let mut edits = vec![Edit::Init {
             uuid: self.uuid,
             created_millis: self.created_millis,
             first_offset: self.first_offset,
-            last_id: self.last_id,
+            last_id,
         }];
         if self.front > self.first_offset {
             edits.push(Edit::TruncateFront { offset: self.front });
@@ -277,6 +282,23 @@ impl State {
             self.meta.iter().map(|(key, value)| Edit::Meta { key: key.clone(), value: Some(value.clone()) }),
         );
         edits.extend(self.closed.map(Edit::Close));
+        edits
+    }
+
+    /// Edits that lead from this state to `next`, a recovery's: for the mutants that append them.
+    #[cfg(feature = "_mutants")]
+    pub(crate) fn edits_to(&self, next: &State) -> Vec<Edit> {
+        let gone = self.segments.keys().filter(|id| !next.segments.contains_key(id));
+        let mut edits: Vec<Edit> =
+            gone.map(|id| Edit::Drop { id: *id, quarantine: next.quarantined.contains(id) }).collect();
+        for (id, segment) in &next.segments {
+            let before = self.segments.get(id);
+            if before.is_none() {
+                edits.push(Edit::Create { id: *id, base: segment.base, born: segment.born });
+            }
+            let seal = segment.seal.filter(|seal| before.and_then(|before| before.seal) != Some(*seal));
+            edits.extend(seal.map(|seal| Edit::Seal { id: *id, seal }));
+        }
         edits
     }
 

@@ -15,6 +15,7 @@ use crate::frame::{self, HEADER_BYTES, HEADER_LENGTH, Header, Lag, PayloadChecks
 use crate::index::MemoryIndex;
 use crate::manifest::State;
 use crate::manifest::file::{Failure, ManifestFile, remove_if_present};
+use crate::mutant::{self, Mutant};
 use crate::names;
 use crate::store::{self, FIRST_FRAME, Origin, Store};
 
@@ -52,7 +53,10 @@ pub(crate) fn apply(disk: &Arc<dyn Disk>, directory: &Path, plan: &mut Plan, old
         }
         None => None,
     };
-    let created = ManifestFile::create(disk.clone(), directory, plan.state.clone(), plan.generation);
+    let create = || ManifestFile::create(disk.clone(), directory, plan.state.clone(), plan.generation);
+    #[cfg(feature = "_mutants")]
+    let create = || ManifestFile::go_on(disk, directory, &plan.state).unwrap_or_else(create);
+    let created = create();
     let manifest = created.map_err(|failure| {
         if let (Failure::Refused(_), Some(copy)) = (&failure, &plan.copy) {
             // The copy has no name in any manifest, and holds space.
@@ -147,7 +151,9 @@ fn fill_copy(
         writer.copy_piece(disk, directory, uuid, piece)?;
     }
     writer.flush()?;
-    writer.fresh.sync()?;
+    if !mutant::on(Mutant::CopyUnsynced) {
+        writer.fresh.sync()?;
+    }
     disk::retry_interrupted(|| disk.sync_dir(directory))
         .map_err(|error| Error::io("syncing directory", directory, None, error))?;
     writer.fresh.publish(writer.position);

@@ -12,6 +12,7 @@ use super::report::{CutTail, Recovery};
 use super::verdict::{Assessment, Placed, Verdict};
 use crate::error::{Damage, Result};
 use crate::manifest::{self, Born, Reading, Seal, SegmentState, State};
+use crate::mutant::{self, Mutant};
 use crate::names;
 use crate::options::DamagePolicy;
 use crate::store::{FIRST_FRAME, Origin};
@@ -156,7 +157,7 @@ fn begin(findings: &Findings) -> Result<Planned> {
 /// was durable before its first frame, so the manifest lost an edit.
 fn proves_a_lost_edit(store: &UnnamedStore, state: &State) -> bool {
     let is_copy = store.head.is_some_and(|head| head.origin == Origin::Copy && head.uuid == state.uuid);
-    store.id > state.last_id && store.has_frames && !is_copy
+    store.id > state.last_id && store.has_frames && !is_copy && !mutant::on(Mutant::UnnamedStoreRemoved)
 }
 
 fn lost_edit(findings: &Findings, store: &UnnamedStore) -> Damage {
@@ -272,8 +273,11 @@ impl Planner<'_> {
 
     /// After an unclean end: seal what is proven, copy what is valid beyond, let go of the rest.
     fn recover(&self, plan: &mut Plan) {
-        let proven = self.assessment.proven_end;
+        let mut proven = self.assessment.proven_end;
         let end = self.reach_beyond(proven);
+        if mutant::on(Mutant::OldFileContinued) {
+            proven = end;
+        }
         let last = self.assessment.placed.iter().rposition(|place| place.base < proven);
         let whole =
             last.and_then(|index| self.assessment.placed.get(index)).filter(|place| self.copied_whole(place));
@@ -438,7 +442,7 @@ impl Planner<'_> {
             if segment.store.length().is_none() {
                 continue;
             }
-            if tail.is_some() || uncopied {
+            if (tail.is_some() || uncopied) && !mutant::on(Mutant::CutDiscarded) {
                 let length = segment.store.length().unwrap_or(FIRST_FRAME);
                 let cut = tail.unwrap_or(FIRST_FRAME..length.max(FIRST_FRAME));
                 plan.recovery.cut.extend(self.cut(segment.id, cut, true));

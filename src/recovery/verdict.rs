@@ -12,6 +12,7 @@ use std::ops::Range;
 use super::findings::{SegmentFindings, StoreFindings, UnnamedStore};
 use crate::frame::HEADER_BYTES;
 use crate::manifest::State;
+use crate::mutant::{self, Mutant};
 use crate::scan::{Broken, Defect, Run};
 use crate::store::{FIRST_FRAME, Origin};
 
@@ -274,6 +275,7 @@ pub fn assess(state: &State, segments: &[SegmentFindings], unnamed: &[UnnamedSto
             continue;
         };
         if let Some(mark) = scan.watermark
+            && !mutant::on(Mutant::WatermarksIgnored)
             && let Some(end) = base.checked_add_signed(mark.relative)
         {
             prove(end, Proof::Watermark { id: segment.id, position: mark.position });
@@ -332,6 +334,7 @@ pub fn assess(state: &State, segments: &[SegmentFindings], unnamed: &[UnnamedSto
         if let (Some(head), Some(base)) = (store.head, store.base)
             && head.origin == Origin::Copy
             && head.uuid == state.uuid
+            && !mutant::on(Mutant::CopyProofForgotten)
         {
             prove(base, Proof::LeftoverCopy { id: store.id });
         }
