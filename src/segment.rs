@@ -58,8 +58,17 @@ pub(crate) struct Segment {
 }
 
 enum SegmentIndex {
-    Memory(MemoryIndex),
-    File { loaded: OnceLock<FileIndex>, rebuilt: OnceLock<FileIndex> },
+    /// `inherited`: so many of its first entries came from a file, or from a scan at opening.
+    /// `rebuilt`: these again, from the store, once one of them was found to lead wrong.
+    Memory {
+        index: MemoryIndex,
+        inherited: u32,
+        rebuilt: OnceLock<FileIndex>,
+    },
+    File {
+        loaded: OnceLock<FileIndex>,
+        rebuilt: OnceLock<FileIndex>,
+    },
 }
 
 struct FileIndex {
@@ -94,7 +103,7 @@ impl Segment {
             base,
             sealed,
             store: OnceLock::from(store),
-            index: SegmentIndex::Memory(index),
+            index: SegmentIndex::Memory { inherited: index.len(), index, rebuilt: OnceLock::new() },
             opening: Mutex::new(()),
             first_millis: AtomicU64::new(0),
             last_millis: AtomicU64::new(0),
@@ -125,7 +134,7 @@ impl Segment {
     /// The in-memory index of an active segment.
     pub(crate) fn memory_index(&self) -> Option<&MemoryIndex> {
         match &self.index {
-            SegmentIndex::Memory(index) => Some(index),
+            SegmentIndex::Memory { index, .. } => Some(index),
             SegmentIndex::File { .. } => None,
         }
     }
@@ -188,18 +197,21 @@ impl Segment {
     /// The position of a record's frame, as the index tells it.
     #[inline]
     fn position(&self, ordinal: u32) -> Result<Option<u64>> {
-        match &self.index {
-            SegmentIndex::Memory(index) => Ok(index.get(ordinal)),
-            SegmentIndex::File { loaded, rebuilt } => {
-                let index = match rebuilt.get().or_else(|| loaded.get()) {
-                    Some(index) => index,
-                    None => self.load_index()?,
-                };
-                index.lookup(ordinal).map_err(|error| {
-                    Error::io("reading", &self.place.path(&names::index(self.id)), None, error)
-                })
+        let index = match &self.index {
+            SegmentIndex::Memory { index, inherited, rebuilt } => {
+                match rebuilt.get().filter(|_| ordinal < *inherited) {
+                    Some(rebuilt) => rebuilt,
+                    None => return Ok(index.get(ordinal)),
+                }
             }
-        }
+            SegmentIndex::File { loaded, rebuilt } => match rebuilt.get().or_else(|| loaded.get()) {
+                Some(index) => index,
+                None => self.load_index()?,
+            },
+        };
+        index
+            .lookup(ordinal)
+            .map_err(|error| Error::io("reading", &self.place.path(&names::index(self.id)), None, error))
     }
 
     /// Reads the record at `offset`, which is this segment's.
@@ -233,9 +245,11 @@ impl Segment {
         mut failed: Option<(u64, ReadFailure)>,
         verify: bool,
     ) -> Result<(Payload, u64)> {
-        if let SegmentIndex::File { rebuilt, .. } = &self.index
-            && rebuilt.get().is_none()
-        {
+        let rebuilt = match &self.index {
+            SegmentIndex::File { rebuilt, .. } => Some(rebuilt),
+            SegmentIndex::Memory { inherited, rebuilt, .. } => Some(rebuilt).filter(|_| ordinal < *inherited),
+        };
+        if let Some(rebuilt) = rebuilt.filter(|rebuilt| rebuilt.get().is_none()) {
             tracing::warn!(segment = self.id, offset, "an index led wrong, or to damage: rebuilding it");
             self.rebuild_index(rebuilt)?;
             // Where the scan finds no frame for the record, the old position says where it was.
@@ -307,11 +321,16 @@ impl Segment {
         if let Some(index) = rebuilt.get() {
             return Ok(index);
         }
-        let count = self.count();
-        let length = self.sealed.map_or(0, |sealed| sealed.length);
+        let (count, length) = match &self.index {
+            SegmentIndex::Memory { inherited, .. } => (*inherited, store.published()),
+            SegmentIndex::File { .. } => (self.count(), self.sealed.map_or(0, |sealed| sealed.length)),
+        };
         let positions = scan_positions(store, self.base, count, length);
         let bytes = encode_index(&self.place.uuid, self.id, length, &positions, count);
-        let kept = self.place.writable && write_index_bytes(&self.place, self.id, &bytes, false).is_ok();
+        // An active segment's index is written when it is closed or sealed.
+        let is_whole = matches!(self.index, SegmentIndex::File { .. });
+        let kept =
+            is_whole && self.place.writable && write_index_bytes(&self.place, self.id, &bytes, false).is_ok();
         let loaded = if kept { FileIndex::load(&self.place, self.id, count, length).ok() } else { None };
         let index = match loaded {
             Some(index) => index,

@@ -12,22 +12,26 @@
     reason = "tests: a failed expectation is how they speak"
 )]
 
-use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
+use stonelog::disk::Background;
 use stonelog::disk::sim::{Fault, SimDisk};
-use stonelog::disk::{Background, DirectoryEntry, Disk, DiskFile, LockAttempt, Map, OpenMode};
 use stonelog::frame::{PayloadChecksum, Seed, decode_header, encode_header};
 use stonelog::manifest::{self, Reading};
 use stonelog::{DamagePolicy, Durability, Error, Log, MAX_OFFSET, Options, SegmentInfo, Ticket};
+
+#[path = "support/gated.rs"]
+mod gated;
+
+use gated::Gated;
 
 const DIRECTORY: &str = "/log";
 const FIRST_STORE: &str = "0000000000000001.store";
@@ -87,81 +91,6 @@ fn with_a_store_gone(disk: &SimDisk, records: u64, gone: usize) -> Vec<SegmentIn
     log.segments()
 }
 
-/// The file whose next fsync is held up, who is told that it began, and when it may go on.
-type Gate = (&'static str, Sender<()>, Receiver<()>);
-
-/// A simulated disk whose fsyncs can be held up, and panic.
-#[derive(Debug, Clone)]
-struct Gated {
-    inner: SimDisk,
-    gates: Arc<Mutex<Vec<Gate>>>,
-}
-
-impl Gated {
-    fn open(background: Background) -> (Gated, Log) {
-        let disk = Gated { inner: SimDisk::new(1).with_background(background), gates: Arc::default() };
-        let options = Options::new().durability(Durability::Manual).disk(Arc::new(disk.clone()));
-        (disk, options.open(DIRECTORY).unwrap())
-    }
-
-    /// Holds up the next fsync of a file whose name begins so, until something is sent; it panics
-    /// where the sender is dropped instead.
-    fn hold(&self, file: &'static str) -> (Receiver<()>, Sender<()>) {
-        let ((entered, has_entered), (release, go_on)) = (channel(), channel());
-        self.gates.lock().unwrap().push((file, entered, go_on));
-        (has_entered, release)
-    }
-}
-
-macro_rules! forward {
-    ($($gives:ty: $($name:ident($($argument:ident: $type:ty),*)),*;)*) => {
-        $($(fn $name(&self, $($argument: $type),*) -> $gives { self.inner.$name($($argument),*) })*)*
-    };
-}
-
-impl Disk for Gated {
-    forward! {
-        io::Result<()>: create_dir(path: &Path), sync_dir(path: &Path), remove(path: &Path);
-        io::Result<()>: rename(from: &Path, to: &Path);
-        io::Result<bool>: exists(path: &Path); io::Result<Vec<DirectoryEntry>>: list(path: &Path);
-        io::Result<LockAttempt>: lock(path: &Path);
-        u64: now_millis(), random(); u32: process_id(); Background: background();
-    }
-
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        Ok(Arc::new(GatedFile { name, inner: self.inner.open(path, mode)?, gates: self.gates.clone() }))
-    }
-}
-
-#[derive(Debug)]
-struct GatedFile {
-    name: String,
-    inner: Arc<dyn DiskFile>,
-    gates: Arc<Mutex<Vec<Gate>>>,
-}
-
-impl DiskFile for GatedFile {
-    forward! {
-        io::Result<u64>: length();
-        io::Result<usize>: read_at(bytes: &mut [u8], position: u64), write_at(bytes: &[u8], position: u64);
-        io::Result<()>: set_length(length: u64), reserve(length: u64);
-        io::Result<Option<Map>>: map(length: u64);
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let mut gates = self.gates.lock().unwrap();
-        let mine = gates.iter().position(|(file, ..)| self.name.starts_with(file));
-        let gate = mine.map(|index| gates.remove(index));
-        drop(gates);
-        if let Some((_, entered, go_on)) = gate {
-            let _ = entered.send(());
-            go_on.recv().expect("a disk that panics, as the test wants it");
-        }
-        self.inner.sync()
-    }
-}
-
 /// A reader went on past a truncation's cut and gave records that were truncated away: its cursor
 /// followed the old frames, which stay in the file (G4). A cursor now ends where its segment does.
 #[test]
@@ -199,7 +128,7 @@ fn damage_that_was_truncated_away_is_forgotten() {
 fn who_waits_through_a_quiet_phase_is_woken() {
     // Who is faster after the hand-over is chance, hence the rounds.
     for _ in 0..10 {
-        let (disk, log) = Gated::open(Background::Threads);
+        let (disk, log) = Gated::open(Background::Threads, Durability::Manual);
         append(&log, "r", 0..10);
         let (leads, release_leader) = disk.hold(FIRST_STORE);
         let (one, other) = (log.clone(), log.clone());
@@ -222,7 +151,7 @@ fn who_waits_through_a_quiet_phase_is_woken() {
 /// (G6: they must hear of it). Groups now stay in the write stage until they are settled.
 #[test]
 fn a_leader_that_panics_leaves_nobody_waiting() {
-    let (disk, log) = Gated::open(Background::Inline);
+    let (disk, log) = Gated::open(Background::Inline, Durability::Manual);
     append(&log, "r", 0..1);
     log.sync().unwrap();
     let (one, other) = (log.submit("b").unwrap(), log.submit("c").unwrap());
@@ -250,7 +179,7 @@ fn poll(ticket: &mut Ticket, tell: Option<&Sender<()>>) -> Poll<stonelog::Result
 /// whose records were durable (G1: what is durable must also be said). Each is now caught by itself.
 #[test]
 fn a_waker_that_panics_harms_nobody_else() {
-    let (disk, log) = Gated::open(Background::Threads);
+    let (disk, log) = Gated::open(Background::Threads, Durability::Manual);
     let (mut one, mut other) = (log.submit("a").unwrap(), log.submit("b").unwrap());
     let (leads, release) = disk.hold(FIRST_STORE);
     assert!(poll(&mut one, None).is_pending());

@@ -4,9 +4,10 @@
 //! come back with a valid checksum; a gap that is skipped; a tail that is taken although something
 //! before it is missing.
 
-use stonelog::disk::sim::{Loss, SimDisk};
+use stonelog::Error;
+use stonelog::disk::sim::{Fault, Loss, SimDisk};
 
-use crate::common::{DIRECTORY, after, manual, open};
+use crate::common::{DIRECTORY, after, killed, manual, open};
 use crate::support::losses;
 
 /// Each life writes its own bytes, so that a stranger from an earlier one shows.
@@ -104,4 +105,44 @@ fn any_part_of_a_group_may_be_missing() {
             }
         }
     }
+}
+
+/// A group of two failed when its first record was whole on its way; it was cut, and the offset given to
+/// another record. Whatever of the three writes survives, the first one never stands there again.
+#[test]
+fn what_a_failed_group_left_never_comes_back() {
+    let mut cuts = 0;
+    for seed in 0..60 {
+        let disk = SimDisk::new(seed);
+        let log = open(&disk);
+        for offset in 0..3 {
+            log.append(record(0, offset)).unwrap();
+        }
+        disk.inject(Fault::ShortWrite { nth: 1 });
+        disk.inject(Fault::write_error(2));
+        let (Ok(_), Ok(_)) = (log.submit(record(1, 3)), log.submit(vec![b'x'; 1800])) else { continue };
+        let failed = log.sync();
+        disk.clear_faults();
+        // Where the fault struck a preparation, or the first record alone, there is nothing to see here.
+        if failed.is_ok() || log.offsets() != (0..3) || log.truncate_front(0).is_err() {
+            continue;
+        }
+        cuts += 1;
+        disk.record_moments(true);
+        assert_eq!(log.append(record(2, 3)).unwrap(), 3);
+        for moment in disk.take_moments() {
+            let mut worlds: Vec<SimDisk> =
+                losses(moment.disk.pending(), 20).into_iter().map(|loss| after(&moment.disk, loss)).collect();
+            worlds.push(killed(&moment.disk));
+            for world in worlds {
+                let log = open(&world);
+                match log.read(3) {
+                    Ok(found) => assert_eq!(&*found, record(2, 3), "world {seed}: a stranger"),
+                    Err(Error::OutOfRange { .. }) => assert_eq!(log.offsets(), 0..3),
+                    Err(error) => panic!("world {seed}: {error}"),
+                }
+            }
+        }
+    }
+    assert!(cuts > 5, "{cuts}");
 }

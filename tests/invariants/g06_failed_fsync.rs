@@ -5,6 +5,7 @@
 //! that is simply called again (the kernel has marked the pages clean, it says yes and writes
 //! nothing); a recovery that goes on in the file whose fsync failed; a Close on a poisoned log.
 
+use stonelog::disk::Background;
 use stonelog::disk::sim::{Fault, FaultError, Loss, Operation, Outcome, SimDisk};
 use stonelog::{Durability, Error, Log};
 
@@ -12,6 +13,7 @@ use crate::common::{
     DIRECTORY, after, append, append_batch, check, check_records, content, killed, manual, open, options,
     poisoned, poll_to_end,
 };
+use crate::support::gated::Gated;
 
 /// What is known of a log under a workload.
 #[derive(Debug, Clone, Default)]
@@ -258,7 +260,7 @@ fn every_waiter_gets_the_error() {
 #[test]
 fn threads_do_not_split_one_error() {
     for nth in 1..12 {
-        let disk = SimDisk::new(nth).with_background(stonelog::disk::Background::Threads);
+        let disk = SimDisk::new(nth).with_background(Background::Threads);
         let log = options(&disk).segment_bytes(1 << 20).open(DIRECTORY).unwrap();
         log.append(content(0)).unwrap();
         disk.record_trace(true);
@@ -295,6 +297,54 @@ fn threads_do_not_split_one_error() {
             assert!(offset < dark.offsets().end, "{offset} was acknowledged, {:?} is there", dark.offsets());
         }
     }
+}
+
+/// The fsync failed, and the leader does not know it yet; another appender comes, whose fsync would go well
+/// and mean nothing. Nobody may be told "durable".
+#[test]
+fn an_error_that_is_on_its_way_is_nobody_elses_success() {
+    let (disk, log) = Gated::open(Background::Inline, Durability::Always);
+    for offset in 0..4 {
+        log.append(content(offset)).unwrap();
+    }
+    let durable = log.durable_end();
+    let (entered, release) = disk.hold_done("0000");
+    disk.inner.inject(Fault::sync_error(1));
+    std::thread::scope(|scope| {
+        let append = || scope.spawn(|| log.append(b"never acknowledged"));
+        let first = append();
+        entered.recv().unwrap();
+        let second = append();
+        // It either waits, or makes its mistake within this time.
+        for _ in 0..50 {
+            if second.is_finished() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        release.send(()).unwrap();
+        assert!(first.join().unwrap().is_err(), "its fsync failed");
+        assert!(second.join().unwrap().is_err(), "another's fsync failed, and took its bytes");
+    });
+    assert_eq!(log.durable_end(), durable);
+    poisoned(log.append(b"x"));
+    check(&open(&after(&disk.inner, Loss::Nothing)), 0..durable);
+}
+
+/// Metadata alone, in a log without a segment: what a failed fsync left in the page cache is served by the
+/// next opening only if that made it durable itself.
+#[test]
+fn metadata_alone() {
+    let disk = SimDisk::new(1);
+    let log = open(&disk);
+    log.put_meta("vote", b"one").unwrap();
+    disk.inject(Fault::sync_error(1));
+    assert!(log.put_meta("vote", b"two").is_err());
+    disk.process_crash();
+    drop(log);
+    let served = open(&disk).meta("vote").unwrap();
+    assert!(matches!(served.as_deref(), Some(b"one" | b"two")));
+    assert_eq!(open(&after(&disk, Loss::Nothing)).meta("vote").unwrap(), served, "from the page cache alone");
 }
 
 /// An error while opening leaves nothing half-done that a second opening would trip over.

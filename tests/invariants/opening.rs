@@ -73,6 +73,38 @@ fn indexes_are_never_a_source_of_truth() {
     }
 }
 
+/// An index whose checksums hold and whose entries lead to other records: the frame decides.
+#[test]
+fn an_index_that_leads_wrong_is_found_out() {
+    let mut led_wrong = 0;
+    for disk in logs() {
+        for name in indexes(&disk) {
+            let mut bytes = disk.read_file(path(&name)).unwrap();
+            let number = |at: usize, bytes: &[u8]| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+            let (form, count) = (number(12, &bytes), number(28, &bytes) as usize);
+            // Blocked: for every 64 records a u32, then a u16 for each.
+            if form != 2 || count < 3 {
+                continue;
+            }
+            led_wrong += 1;
+            let entries = 64 + 4 * count.div_ceil(64);
+            bytes[entries..entries + 2 * count].rotate_left(2);
+            let body = crc32fast::hash(&bytes[64..]);
+            bytes[48..52].copy_from_slice(&body.to_le_bytes());
+            let head = crc32fast::hash(&bytes[..60]);
+            bytes[60..64].copy_from_slice(&head.to_le_bytes());
+            let world = disk.fork();
+            world.write_file(path(&name), &bytes).unwrap();
+            let log = open(&world);
+            for offset in (0..60).rev() {
+                assert_eq!(&*log.read(offset).unwrap(), content(offset), "{name}");
+            }
+            check(&log, 0..60);
+        }
+    }
+    assert!(led_wrong >= 2, "{led_wrong}");
+}
+
 /// Opens a closed log, and demands that nothing is read of the stores but head and base.
 fn opens_without_a_scan(disk: &SimDisk) {
     disk.record_trace(true);

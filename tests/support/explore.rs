@@ -23,7 +23,8 @@ use super::world::{Crash, Fate, World, losses, recover_and_check};
 pub struct Reach {
     /// How often the recovery is crashed, each time at every step.
     pub recoveries: u8,
-    /// Whether a crashed recovery loses its unsynced writes in every way, or in a few.
+    /// Whether a crashed recovery loses its unsynced writes in every way, or in a few: nothing, everything,
+    /// a seeded part; and the second crash all of them.
     pub every_loss: bool,
 }
 
@@ -141,7 +142,7 @@ impl Search {
         let expected = if is_durable { Some(expected.unwrap_or(&recovered.found)) } else { None };
         for moment in &recovered.moments {
             Counts::add(&self.counts.recoveries, 1);
-            for fate in self.recovery_fates(moment) {
+            for fate in self.recovery_fates(moment, crashes.len()) {
                 let crash = Crash::at(moment, fate);
                 let mut crashes = crashes.to_vec();
                 crashes.push(crash);
@@ -151,9 +152,12 @@ impl Search {
         Ok(())
     }
 
-    fn recovery_fates(&self, moment: &Moment) -> Vec<Fate> {
-        let few = [Loss::Nothing, Loss::Everything, Loss::Seeded(moment.mutation)];
-        let power = if self.reach.every_loss { losses(moment.disk.pending(), 3) } else { few.to_vec() };
+    fn recovery_fates(&self, moment: &Moment, depth: usize) -> Vec<Fate> {
+        let power = match depth {
+            _ if self.reach.every_loss => losses(moment.disk.pending(), 3),
+            1 => vec![Loss::Nothing, Loss::Everything, Loss::Seeded(moment.mutation)],
+            _ => return vec![Fate::Power(Loss::Nothing)],
+        };
         power.into_iter().map(Fate::Power).chain([Fate::Process]).collect()
     }
 

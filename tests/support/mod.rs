@@ -13,7 +13,9 @@
     reason = "tests: a failed expectation is how they speak"
 )]
 
+pub mod exhaustive;
 pub mod explore;
+pub mod gated;
 pub mod model;
 pub mod op;
 pub mod run;
