@@ -16,10 +16,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
-
-use arc_swap::ArcSwap;
+use std::sync::Arc;
 
 use crate::disk::Background;
 use crate::error::{Error, Result};
@@ -30,6 +27,8 @@ use crate::options::{Durability, Options};
 use crate::segment::Place;
 use crate::signal::Signal;
 use crate::store::Store;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{ArcSwap, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, thread};
 use crate::table::{Table, Truncations};
 use crate::writer::{Chunk, Writer};
 
@@ -56,13 +55,13 @@ pub(crate) struct WriteStage {
     mark_place: Option<(Arc<Store>, u64, u32)>,
 }
 
-/// Counters for `stats`.
+/// Counters for `stats`: nothing is decided by them, so they stay std's.
 #[derive(Default)]
 pub(crate) struct Counters {
-    pub(crate) written_bytes: AtomicU64,
-    pub(crate) writes: AtomicU64,
-    pub(crate) fsyncs: AtomicU64,
-    pub(crate) commits: AtomicU64,
+    pub(crate) written_bytes: std::sync::atomic::AtomicU64,
+    pub(crate) writes: std::sync::atomic::AtomicU64,
+    pub(crate) fsyncs: std::sync::atomic::AtomicU64,
+    pub(crate) commits: std::sync::atomic::AtomicU64,
 }
 
 /// What every handle, reader, ticket and background thread of one open log shares.
@@ -209,13 +208,13 @@ impl Core {
             if self.try_lead() {
                 continue;
             }
-            if let Some(outcome) = group.register(Waiter::Thread(std::thread::current()), true) {
+            if let Some(outcome) = group.register(Waiter::Thread(thread::current()), true) {
                 return outcome;
             }
             // A leader that let go before it could see us registered leaves the lead to us: look
             // once more. One that lets go later finds us and wakes us.
             if !self.try_lead() {
-                std::thread::park();
+                thread::park();
             }
         }
     }
@@ -486,7 +485,7 @@ struct LeaderGuard<'a>(&'a Core);
 
 impl Drop for LeaderGuard<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             self.0.poison_all(Error::io(
                 "committing",
                 &self.0.place.directory,
