@@ -177,8 +177,12 @@ impl Scheduler for Explorer {
     fn next_task(&mut self, tasks: &[&Task], current: Option<TaskId>, yields: bool) -> Option<TaskId> {
         let current = current.map(usize::from);
         let goes_on = current.filter(|_| !yields);
-        let runnable: Vec<usize> =
+        let mut runnable: Vec<usize> =
             tasks.iter().filter(|task| task.runnable()).map(|task| task.id().into()).collect();
+        // Who yields waits for somebody: to let it spin adds nothing, and a search would never end.
+        if yields && runnable.len() > 1 {
+            runnable.retain(|id| Some(*id) != current);
+        }
         // The usual choice: who runs goes on; where it cannot, the next one in turn.
         let usual = match (goes_on.filter(|id| runnable.contains(id)), current) {
             (Some(current), _) => Some(current),
