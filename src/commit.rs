@@ -95,7 +95,7 @@ impl fmt::Debug for Core {
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A thread that panicked with the lock poisoned the log (see `LeaderGuard`), which is checked
+    // A thread that panicked with the lock poisoned the log (see `Leader`), which is checked
     // wherever it matters.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -221,7 +221,6 @@ impl Core {
 
     /// Leads one commit, unless somebody leads already.
     fn try_lead(&self) -> bool {
-        let _guard = LeaderGuard(self);
         let sync = match self.sync_stage.try_lock() {
             Ok(sync) => sync,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -234,14 +233,14 @@ impl Core {
 
     /// Commits everything encoded so far; for those who do not wait on a group.
     pub(crate) fn commit_now(&self) -> Result<()> {
-        let _guard = LeaderGuard(self);
         self.lead(lock(&self.sync_stage))
     }
 
     fn lead(&self, sync: MutexGuard<'_, ()>) -> Result<()> {
+        let leader = Leader { core: self, sync: Some(sync) };
         let mut wakes = Wakes::default();
-        let outcome = self.commit(&sync, &mut wakes);
-        drop(sync);
+        let outcome = self.commit(&leader, &mut wakes);
+        drop(leader);
         self.hand_over();
         drop(wakes);
         outcome
@@ -261,7 +260,7 @@ impl Core {
     }
 
     /// Writes what is encoded, fsyncs every dirty store, and publishes the durable end or poisons.
-    fn commit(&self, _leader: &MutexGuard<'_, ()>, wakes: &mut Wakes) -> Result<()> {
+    fn commit(&self, _leader: &Leader<'_>, wakes: &mut Wakes) -> Result<()> {
         let (dirty, groups, end) = {
             let mut stage = lock(&self.write_stage);
             if let Err(error) = self.check_poison() {
@@ -445,7 +444,7 @@ impl Core {
         let outcome = loop {
             lock(&self.writer).paused = true;
             let committed = self.commit_now();
-            let sync = lock(&self.sync_stage);
+            let leader = Leader { core: self, sync: Some(lock(&self.sync_stage)) };
             let mut stage = lock(&self.write_stage);
             let mut writer = lock(&self.writer);
             if let Err(error) = committed.and_then(|()| self.check_poison()) {
@@ -455,7 +454,7 @@ impl Core {
             if !writer.has_pending() && stage.dirty.is_empty() {
                 let outcome = change(&mut writer, &mut stage);
                 writer.paused = false;
-                drop((writer, stage, sync));
+                drop((writer, stage, leader));
                 break outcome;
             }
         };
@@ -480,18 +479,28 @@ impl WriteStage {
     }
 }
 
-/// A leader that panics poisons the log and wakes everybody.
-struct LeaderGuard<'a>(&'a Core);
+/// Who holds the sync stage. One that panics poisons the log and wakes everybody, before it lets the
+/// stage go: the next leader would find its groups written and its stores no longer dirty, and
+/// acknowledge without an fsync.
+struct Leader<'a> {
+    core: &'a Core,
+    sync: Option<MutexGuard<'a, ()>>,
+}
 
-impl Drop for LeaderGuard<'_> {
+impl Drop for Leader<'_> {
     fn drop(&mut self) {
-        if thread::panicking() {
-            self.0.poison_all(Error::io(
-                "committing",
-                &self.0.place.directory,
-                None,
-                std::io::Error::other("the committing thread panicked"),
-            ));
+        if !thread::panicking() {
+            return;
         }
+        let mut wakes = Wakes::default();
+        {
+            let what = std::io::Error::other("the committing thread panicked");
+            let error = Error::io("committing", &self.core.place.directory, None, what);
+            let mut stage = lock(&self.core.write_stage);
+            self.core.poison(&mut stage, error, &mut wakes);
+        }
+        self.sync = None;
+        // Whoever came to wait meanwhile could not lead.
+        self.core.hand_over();
     }
 }

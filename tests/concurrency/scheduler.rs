@@ -356,7 +356,10 @@ pub fn sample(count: u64, body: impl Fn() + Send + Sync + 'static) {
     }
     let (first, count) = match variable::<u64>("STONELOG_SCHEDULE_SEED") {
         Some(seed) => (seed, 1),
-        None => (variable("STONELOG_FIRST_SEED").unwrap_or(1), count * variable("STONELOG_SCHEDULES").unwrap_or(1)),
+        None => (
+            variable("STONELOG_FIRST_SEED").unwrap_or(1),
+            count * variable("STONELOG_SCHEDULES").unwrap_or(1),
+        ),
     };
     let strategy =
         Strategy::Seeds { next: first, left: count, dice: Dice::new(first), manner: Manner::Uniform };

@@ -7,8 +7,7 @@
 use std::io;
 use std::panic::panic_any;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use stonelog::disk::sim::{Loss, SimDisk};
 use stonelog::disk::{Background, DirectoryEntry, Disk, DiskFile, LockAttempt, Map, OpenMode};
@@ -100,23 +99,28 @@ macro_rules! threads {
     ($($thread:expr),* $(,)?) => { vec![$(Box::new($thread) as Box<dyn FnOnce() + Send>),*] };
 }
 
-/// A disk on which every fsync of a store panics once it is told to.
+/// A disk on which every fsync of a file with this in its name panics, once there is one.
 #[derive(Debug, Clone)]
 pub struct Panicking {
     pub inner: SimDisk,
-    pub armed: Arc<AtomicBool>,
+    struck: Arc<Mutex<Option<&'static str>>>,
 }
 
 impl Panicking {
     pub fn new(inner: SimDisk) -> Panicking {
-        Panicking { inner, armed: Arc::default() }
+        Panicking { inner, struck: Arc::default() }
+    }
+
+    pub fn strike(&self, name: Option<&'static str>) {
+        *self.struck.lock().unwrap() = name;
     }
 }
 
 #[derive(Debug)]
 struct PanickingFile {
     inner: Arc<dyn DiskFile>,
-    armed: Arc<AtomicBool>,
+    path: String,
+    disk: Panicking,
 }
 
 impl Disk for Panicking {
@@ -140,7 +144,7 @@ impl Disk for Panicking {
     }
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let inner = self.inner.open(path, mode)?;
-        Ok(Arc::new(PanickingFile { inner, armed: self.armed.clone() }))
+        Ok(Arc::new(PanickingFile { inner, path: path.display().to_string(), disk: self.clone() }))
     }
     fn lock(&self, path: &Path) -> io::Result<LockAttempt> {
         self.inner.lock(path)
@@ -170,7 +174,8 @@ impl DiskFile for PanickingFile {
         self.inner.write_at(bytes, position)
     }
     fn sync(&self) -> io::Result<()> {
-        if self.armed.load(Ordering::Relaxed) {
+        let struck = *self.disk.struck.lock().unwrap();
+        if struck.is_some_and(|name| self.path.contains(name)) {
             panic_any(ON_PURPOSE);
         }
         self.inner.sync()
