@@ -348,11 +348,11 @@ pub fn search(bound: Bound, body: impl Fn() + Send + Sync + 'static) {
     );
 }
 
-/// Runs as many seeds, times `STONELOG_SCHEDULES`.
-pub fn sample(count: u64, body: impl Fn() + Send + Sync + 'static) {
+/// Runs as many seeds, times `STONELOG_SCHEDULES`; says how many.
+pub fn sample(count: u64, body: impl Fn() + Send + Sync + 'static) -> u64 {
     let name = test_name();
     if std::env::var_os("STONELOG_SCHEDULE").is_some() {
-        return;
+        return 0;
     }
     let (first, count) = match variable::<u64>("STONELOG_SCHEDULE_SEED") {
         Some(seed) => (seed, 1),
@@ -364,13 +364,14 @@ pub fn sample(count: u64, body: impl Fn() + Send + Sync + 'static) {
     let strategy =
         Strategy::Seeds { next: first, left: count, dice: Dice::new(first), manner: Manner::Uniform };
     match run(strategy, body) {
-        Ok(count) => println!("{name}: {count} seeds from {first}"),
+        Ok(_) => println!("{name}: {count} seeds from {first}"),
         Err(panic) => {
             println!("{name} failed with seed {}. Replay it with", seed());
             println!("STONELOG_SCHEDULE_SEED={} {COMMAND} {name} -- --exact --nocapture", seed());
             resume_unwind(panic);
         }
     }
+    count
 }
 
 /// Runs one seed, and gives the hash of its schedule.

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -40,6 +41,18 @@ struct Submission {
     outcome: Outcome,
 }
 
+/// What came up in all worlds: a check that never meets a case does not check it.
+static CRASHED: AtomicU64 = AtomicU64::new(0);
+static POISONED: AtomicU64 = AtomicU64::new(0);
+static ACKNOWLEDGED: AtomicU64 = AtomicU64::new(0);
+static SEEN: AtomicU64 = AtomicU64::new(0);
+static UNKNOWN_THERE: AtomicU64 = AtomicU64::new(0);
+static UNKNOWN_ABSENT: AtomicU64 = AtomicU64::new(0);
+
+fn count(what: &AtomicU64, by: usize) {
+    what.fetch_add(by as u64, Ordering::Relaxed);
+}
+
 /// What the threads know together.
 #[derive(Debug, Clone, Default, Hash)]
 struct Knowledge {
@@ -49,8 +62,8 @@ struct Knowledge {
     seen: BTreeMap<u64, Vec<u8>>,
     front: u64,
     fronts_under_way: Vec<u64>,
-    /// By thread: what is kept, and what was being put.
-    meta: BTreeMap<u64, (Option<u8>, Option<u8>)>,
+    /// By thread: what is kept, and what was tried to be put since.
+    meta: BTreeMap<u64, (Option<u8>, Vec<u8>)>,
     /// A failed write takes back a group: then a later record may be there and an earlier one not.
     cuts: bool,
 }
@@ -274,9 +287,9 @@ impl Actor {
 
     fn put_meta(&mut self) {
         let value = self.dice.roll(200) as u8;
-        self.knowledge.lock().unwrap().meta.entry(self.number).or_default().1 = Some(value);
+        self.knowledge.lock().unwrap().meta.entry(self.number).or_default().1.push(value);
         if self.log.put_meta(&format!("key {}", self.number), [value]).is_ok() {
-            self.knowledge.lock().unwrap().meta.insert(self.number, (Some(value), None));
+            self.knowledge.lock().unwrap().meta.insert(self.number, (Some(value), Vec::new()));
         }
     }
 }
@@ -294,9 +307,10 @@ impl Knowledge {
             self.front,
             self.fronts_under_way
         );
-        for (thread, (kept, under_way)) in &self.meta {
+        for (thread, (kept, tried)) in &self.meta {
             let value = log.meta(&format!("key {thread}")).unwrap().map(|value| value[0]);
-            assert!(value == *kept || value == *under_way && value.is_some(), "metadata of thread {thread}");
+            let may_be = value == *kept || value.is_some_and(|value| tried.contains(&value));
+            assert!(may_be, "metadata of thread {thread} is {value:?}, was {kept:?}, perhaps {tried:?}");
         }
         let there: BTreeMap<u64, Vec<u8>> = offsets
             .clone()
@@ -337,6 +351,10 @@ impl Knowledge {
                 {
                     is_there(offset, bytes, "was taken, and something else has its place (G2)");
                 }
+            }
+            if matches!(submission.outcome, Outcome::Unknown | Outcome::Taken(_)) {
+                let there = parts.iter().any(Option::is_some);
+                count(if there { &UNKNOWN_THERE } else { &UNKNOWN_ABSENT }, 1);
             }
             let missing = parts.iter().take_while(|part| part.is_none()).count();
             let (last_end, absent) = found_of_thread.entry(submission.thread).or_insert((0, None));
@@ -414,6 +432,11 @@ fn live(seed: u64, traced: bool) -> u64 {
     let left = disk.fork();
     end(log);
     let knowledge = knowledge.lock().unwrap().clone();
+    count(&CRASHED, usize::from(left.has_crashed()));
+    count(&POISONED, usize::from(poisoned && !left.has_crashed()));
+    let acknowledged = |submission: &&Submission| matches!(submission.outcome, Outcome::Acknowledged(_));
+    count(&ACKNOWLEDGED, knowledge.submissions.iter().filter(acknowledged).count());
+    count(&SEEN, knowledge.seen.len());
     held(|| look(seed, &left, &knowledge, !poisoned));
     let mut hasher = DefaultHasher::new();
     (trace(), &knowledge, left.digest(), left.durable_digest(), left.steps()).hash(&mut hasher);
@@ -450,7 +473,22 @@ fn look(seed: u64, left: &SimDisk, knowledge: &Knowledge, sound: bool) {
 
 #[test]
 fn worlds() {
-    sample(1500, || assert_ne!(live(seed(), false), 0));
+    const SEEDS: u64 = 6000;
+    if sample(SEEDS, || assert_ne!(live(seed(), false), 0)) < SEEDS {
+        return;
+    }
+    for (what, counted) in [
+        ("worlds crashed", &CRASHED),
+        ("worlds were poisoned", &POISONED),
+        ("submissions were acknowledged", &ACKNOWLEDGED),
+        ("records were shown to readers", &SEEN),
+        ("times an unknown submission was there", &UNKNOWN_THERE),
+        ("times one was absent", &UNKNOWN_ABSENT),
+    ] {
+        let counted = counted.load(Ordering::Relaxed);
+        println!("  {counted} {what}");
+        assert!(counted >= 100, "only {counted} {what}");
+    }
 }
 
 /// Without this, a seed would replay nothing.
