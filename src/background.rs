@@ -6,12 +6,12 @@
 //! gone.
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use crate::commit::Core;
 use crate::disk::Background;
 use crate::options::Durability;
 use crate::signal::Signal;
+use crate::sync::thread::{self, JoinHandle};
 
 /// The background threads of one log.
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ impl Threads {
             [("stonelog-commit", committer as fn(&Core)), ("stonelog-keep", keeper as fn(&Core))]
         {
             let shared = core.clone();
-            match std::thread::Builder::new().name(name.to_string()).spawn(move || work(&shared)) {
+            match thread::Builder::new().name(name.to_string()).spawn(move || work(&shared)) {
                 Ok(handle) => threads.0.push(handle),
                 Err(error) => {
                     threads.stop(core);
@@ -48,7 +48,7 @@ impl Threads {
         for handle in self.0.drain(..) {
             handle.thread().unpark();
             // The last handle can go in a waker that runs on one of these threads.
-            if handle.thread().id() == std::thread::current().id() {
+            if handle.thread().id() == thread::current().id() {
                 continue;
             }
             // A thread that panicked has poisoned the log; there is nothing more to say here.
@@ -58,12 +58,12 @@ impl Threads {
 }
 
 fn committer(core: &Core) {
-    let _ = core.signal.committer.set(std::thread::current());
+    let _ = core.signal.committer.set(thread::current());
     while !core.signal.stopping() {
         let demanded = core.signal.take(Signal::COMMIT);
         let due = match core.options.durability {
             Durability::Interval(interval) if !demanded => {
-                std::thread::park_timeout(interval);
+                thread::park_timeout(interval);
                 true
             }
             _ => demanded,
@@ -74,13 +74,13 @@ fn committer(core: &Core) {
                 let _ = core.commit_now();
             }
         } else if !core.signal.is_demanded(Signal::COMMIT) && !core.signal.stopping() {
-            std::thread::park();
+            thread::park();
         }
     }
 }
 
 fn keeper(core: &Core) {
-    let _ = core.signal.keeper.set(std::thread::current());
+    let _ = core.signal.keeper.set(thread::current());
     while !core.signal.stopping() {
         if core.signal.take(Signal::KEEP) {
             // Without space a spare cannot be prepared now; the append that needs it says so.
@@ -88,7 +88,7 @@ fn keeper(core: &Core) {
                 tracing::debug!(%error, "nothing prepared ahead for now");
             }
         } else {
-            std::thread::park();
+            thread::park();
         }
     }
 }

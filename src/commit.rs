@@ -16,10 +16,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
-
-use arc_swap::ArcSwap;
+use std::sync::Arc;
 
 use crate::disk::Background;
 use crate::error::{Error, Result};
@@ -31,6 +28,8 @@ use crate::options::{Durability, Options};
 use crate::segment::Place;
 use crate::signal::Signal;
 use crate::store::Store;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{ArcSwap, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, thread};
 use crate::table::{Table, Truncations};
 use crate::writer::{Chunk, Writer};
 
@@ -57,13 +56,13 @@ pub(crate) struct WriteStage {
     mark_place: Option<(Arc<Store>, u64, u32)>,
 }
 
-/// Counters for `stats`.
+/// Counters for `stats`: nothing is decided by them, so they stay std's.
 #[derive(Default)]
 pub(crate) struct Counters {
-    pub(crate) written_bytes: AtomicU64,
-    pub(crate) writes: AtomicU64,
-    pub(crate) fsyncs: AtomicU64,
-    pub(crate) commits: AtomicU64,
+    pub(crate) written_bytes: std::sync::atomic::AtomicU64,
+    pub(crate) writes: std::sync::atomic::AtomicU64,
+    pub(crate) fsyncs: std::sync::atomic::AtomicU64,
+    pub(crate) commits: std::sync::atomic::AtomicU64,
 }
 
 /// What every handle, reader, ticket and background thread of one open log shares.
@@ -99,7 +98,7 @@ impl fmt::Debug for Core {
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A thread that panicked with the lock poisoned the log (see `LeaderGuard`), which is checked
+    // A thread that panicked with the lock poisoned the log (see `Leader`), which is checked
     // wherever it matters.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -218,20 +217,19 @@ impl Core {
             if self.try_lead() {
                 continue;
             }
-            if let Some(outcome) = group.register(Waiter::Thread(std::thread::current()), true) {
+            if let Some(outcome) = group.register(Waiter::Thread(thread::current()), true) {
                 return outcome;
             }
             // A leader that let go before it could see us registered leaves the lead to us: look
             // once more. One that lets go later finds us and wakes us.
             if !self.try_lead() {
-                std::thread::park();
+                thread::park();
             }
         }
     }
 
     /// Leads one commit, unless somebody leads already.
     fn try_lead(&self) -> bool {
-        let _guard = LeaderGuard(self);
         let sync = match self.sync_stage.try_lock() {
             Ok(sync) => sync,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -244,21 +242,15 @@ impl Core {
 
     /// Commits everything encoded so far; for those who do not wait on a group.
     pub(crate) fn commit_now(&self) -> Result<()> {
-        let _guard = LeaderGuard(self);
         self.lead(lock(&self.sync_stage))
     }
 
     fn lead(&self, sync: MutexGuard<'_, ()>) -> Result<()> {
+        let sync = Some(sync).filter(|_| !mutant::on(Mutant::FsyncErrorSplit));
+        let leader = Leader { core: self, sync };
         let mut wakes = Wakes::default();
-        let own = Mutex::new(());
-        let sync = if mutant::on(Mutant::FsyncErrorSplit) {
-            drop(sync);
-            lock(&own)
-        } else {
-            sync
-        };
-        let outcome = self.commit(&sync, &mut wakes);
-        drop(sync);
+        let outcome = self.commit(&leader, &mut wakes);
+        drop(leader);
         self.hand_over();
         drop(wakes);
         outcome
@@ -278,7 +270,7 @@ impl Core {
     }
 
     /// Writes what is encoded, fsyncs every dirty store, and publishes the durable end or poisons.
-    fn commit(&self, _leader: &MutexGuard<'_, ()>, wakes: &mut Wakes) -> Result<()> {
+    fn commit(&self, _leader: &Leader<'_>, wakes: &mut Wakes) -> Result<()> {
         let (dirty, groups, end) = {
             let mut stage = lock(&self.write_stage);
             if let Err(error) = self.check_poison() {
@@ -467,7 +459,7 @@ impl Core {
         let outcome = loop {
             lock(&self.writer).paused = true;
             let committed = self.commit_now();
-            let sync = lock(&self.sync_stage);
+            let leader = Leader { core: self, sync: Some(lock(&self.sync_stage)) };
             let mut stage = lock(&self.write_stage);
             let mut writer = lock(&self.writer);
             if let Err(error) = committed.and_then(|()| self.check_poison()) {
@@ -477,7 +469,7 @@ impl Core {
             if !writer.has_pending() && stage.dirty.is_empty() {
                 let outcome = change(&mut writer, &mut stage);
                 writer.paused = false;
-                drop((writer, stage, sync));
+                drop((writer, stage, leader));
                 break outcome;
             }
         };
@@ -502,18 +494,28 @@ impl WriteStage {
     }
 }
 
-/// A leader that panics poisons the log and wakes everybody.
-struct LeaderGuard<'a>(&'a Core);
+/// Who holds the sync stage. One that panics poisons the log and wakes everybody, before it lets the
+/// stage go: the next leader would find its groups written and its stores no longer dirty, and
+/// acknowledge without an fsync.
+struct Leader<'a> {
+    core: &'a Core,
+    sync: Option<MutexGuard<'a, ()>>,
+}
 
-impl Drop for LeaderGuard<'_> {
+impl Drop for Leader<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.poison_all(Error::io(
-                "committing",
-                &self.0.place.directory,
-                None,
-                std::io::Error::other("the committing thread panicked"),
-            ));
+        if !thread::panicking() {
+            return;
         }
+        let mut wakes = Wakes::default();
+        {
+            let what = std::io::Error::other("the committing thread panicked");
+            let error = Error::io("committing", &self.core.place.directory, None, what);
+            let mut stage = lock(&self.core.write_stage);
+            self.core.poison(&mut stage, error, &mut wakes);
+        }
+        self.sync = None;
+        // Whoever came to wait meanwhile could not lead.
+        self.core.hand_over();
     }
 }

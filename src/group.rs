@@ -9,12 +9,12 @@
 //! are given to other records, and a waiter that compared numbers would take their durability for
 //! its own.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
-use std::thread::Thread;
 
 use crate::error::Result;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::thread::Thread;
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Someone who waits for a group.
 pub(crate) enum Waiter {

@@ -44,6 +44,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use thiserror::Error;
 
 use crate::mutant::{self, Mutant};
+use crate::sync;
 
 /// The length of an index file's header, in bytes.
 pub(crate) const INDEX_HEADER_BYTES: usize = 64;
@@ -79,7 +80,8 @@ const CHUNKS: usize = 23;
 #[derive(Debug)]
 pub(crate) struct MemoryIndex {
     chunks: Box<[OnceLock<Box<[AtomicU32]>>]>,
-    count: AtomicU32,
+    /// How many entries count: what publishes them.
+    count: sync::atomic::AtomicU32,
 }
 
 /// The chunk that holds an ordinal, and the place in it.
@@ -95,7 +97,10 @@ fn place_of(ordinal: u32) -> (usize, usize) {
 impl MemoryIndex {
     /// An index of no records.
     pub(crate) fn new() -> Self {
-        Self { chunks: (0..CHUNKS).map(|_| OnceLock::new()).collect(), count: AtomicU32::new(0) }
+        Self {
+            chunks: (0..CHUNKS).map(|_| OnceLock::new()).collect(),
+            count: sync::atomic::AtomicU32::new(0),
+        }
     }
 
     /// Appends the position of the next record's frame ([`NO_FRAME`] for a damaged one) and returns

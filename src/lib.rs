@@ -32,6 +32,7 @@ mod signal;
 mod stats;
 pub mod store;
 mod structure;
+mod sync;
 mod table;
 mod ticket;
 mod writer;

@@ -6,8 +6,7 @@
 
 use std::ops::{Bound, Range, RangeBounds};
 use std::path::Path;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::background::Threads;
 use crate::commit::{Core, lock};
@@ -22,6 +21,8 @@ use crate::reader::{Reader, Record, Records};
 use crate::recovery::Recovery;
 use crate::signal::Signal;
 use crate::stats::{SegmentInfo, Stats};
+use crate::sync::Mutex;
+use crate::sync::atomic::Ordering;
 use crate::table::Table;
 use crate::ticket::Ticket;
 use crate::writer::{self, Hashed, Room};

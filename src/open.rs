@@ -21,6 +21,7 @@ use crate::recovery::verdict::Verdict;
 use crate::recovery::{self, Depth, Findings, Plan, Planned, Recovery, Thrift};
 use crate::segment::{self, Place, SealedEnd, Segment};
 use crate::store::{FIRST_FRAME, Store};
+use crate::sync::thread;
 use crate::table::Table;
 use crate::writer::{Active, Gate, Rolled, Writer};
 
@@ -258,7 +259,7 @@ fn settled_findings(disk: &dyn Disk, directory: &Path) -> Result<Findings> {
             return Ok(findings);
         }
         before = Some(seen);
-        std::thread::yield_now();
+        thread::yield_now();
     }
     Err(Error::Busy { path: directory.to_path_buf() })
 }

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::frame::Seed;
 use crate::segment::Segment;
 use crate::store::{self, Payload};
+use crate::sync::atomic::Ordering;
 
 /// One record: its offset and its bytes, without a copy where maps are used.
 #[derive(Clone)]
@@ -222,9 +223,7 @@ impl Reader {
     /// Looks how far readers may see now.
     fn refresh(&mut self) -> Result<()> {
         self.limit = self.core.visible_end();
-        if self.next < self.limit
-            && self.limit > self.core.written_end.load(std::sync::atomic::Ordering::Acquire)
-        {
+        if self.next < self.limit && self.limit > self.core.written_end.load(Ordering::Acquire) {
             self.core.write_for_readers()?;
         }
         // The map learns how far the store is published.

@@ -9,7 +9,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use crate::disk::{self, Disk, DiskFile, Map, OpenMode};
 use crate::error::{Damage, Error, Result};
@@ -18,6 +18,7 @@ use crate::index::{self, INDEX_HEADER_BYTES, IndexHeader, IndexIdentity, MemoryI
 use crate::names;
 use crate::scan::{self, Defect, Extent};
 use crate::store::{FIRST_FRAME, Payload, ReadFailure, Store};
+use crate::sync::{Mutex, PoisonError};
 
 /// Where a log's segments live, and how they are read.
 #[derive(Debug)]

@@ -4,9 +4,9 @@
 //! Invariant: no demand is lost: it is set before its thread is woken, and taken back before the
 //! work is looked at.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread::Thread;
+use crate::sync::OnceLock;
+use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::thread::Thread;
 
 /// What the background is asked for.
 #[derive(Default)]

@@ -14,8 +14,7 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use crate::disk::{self, Disk, DiskFile, Map, OpenMode, SECTOR_BYTES};
 use crate::error::{Error, Result};
@@ -23,6 +22,8 @@ use crate::frame::{self, HEADER_BYTES, HEADER_LENGTH, Header, PayloadChecksum, S
 use crate::mutant::{self, Mutant};
 use crate::names;
 use crate::scan::{Defect, Source};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, PoisonError};
 
 /// The position of the first frame.
 pub const FIRST_FRAME: u64 = 2 * SECTOR_BYTES;

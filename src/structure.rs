@@ -9,7 +9,6 @@
 //! full disk that shows before anything changed.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::commit::{Core, lock};
 use crate::disk;
@@ -23,10 +22,12 @@ use crate::options::MAX_OFFSET;
 use crate::segment::{self, SealedEnd, Segment};
 use crate::signal::Signal;
 use crate::store::{self, FIRST_FRAME, FIRST_RESERVE, Head, Origin, Store};
+use crate::sync::MutexGuard;
+use crate::sync::atomic::Ordering;
 use crate::table::Table;
 use crate::writer::{Gate, MOST_ROLLED, Rolled, space_ahead};
 
-type Guard<'a> = std::sync::MutexGuard<'a, ManifestFile>;
+type Guard<'a> = MutexGuard<'a, ManifestFile>;
 
 impl Core {
     /// The manifest's lock, where the log may change.

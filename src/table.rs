@@ -4,13 +4,14 @@
 //! ([`Truncations`]). It knows no writer and no manifest. Invariants: segments are ordered by base;
 //! a reader that stood beyond a truncation is told, however late it asks.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::error::{Damage, Error, Result};
 use crate::manifest::OffsetRanges;
 use crate::names;
 use crate::segment::{Place, Segment};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, PoisonError};
 
 /// A snapshot of the log's structure.
 #[derive(Debug, Clone, Default)]

@@ -322,6 +322,8 @@ impl SimDisk {
         call: &Call<'_>,
         body: impl FnOnce(&mut State, Fate) -> io::Result<Done<T>>,
     ) -> io::Result<T> {
+        #[cfg(shuttle)]
+        crate::sync::scheduling_point();
         let mut state = self.state();
         state.admit(boot)?;
         let fate = state.begin(call.operation);
