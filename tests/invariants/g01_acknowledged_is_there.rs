@@ -4,12 +4,13 @@
 //! never synced; a durable end published past an earlier store that is not synced; a roll, a
 //! truncation or a metadata edit that loses what was there before.
 
-use stonelog::disk::sim::{Capabilities, Loss, SimDisk};
+use stonelog::Durability;
+use stonelog::disk::sim::{Capabilities, Loss, SimDisk, UnwrittenBytes};
 
 use crate::common::{
-    DIRECTORY, after, append_batch, check_records, content, manual, open, options, poll_to_end,
+    DIRECTORY, SEGMENT, after, append_batch, check_records, content, manual, open, options, poll_to_end,
 };
-use crate::support::losses;
+use crate::support::{Dice, Ended, Model, Op, Setup, losses, recover_and_check, run};
 
 /// After every single acknowledgement, of every kind, the power fails.
 #[test]
@@ -82,22 +83,82 @@ fn metadata_is_durable_on_return() {
     assert_eq!(log.meta("vote").unwrap(), None);
 }
 
-/// Devices that promise more (or have larger sectors) must not make it worse.
+/// Every device that can be declared.
+fn devices() -> Vec<Capabilities> {
+    let mut devices = Vec::new();
+    for sector in [1, 512, 4096] {
+        for bits in 0..4 {
+            for unwritten in [UnwrittenBytes::Never, UnwrittenBytes::Zeros, UnwrittenBytes::Stale] {
+                let mut device = Capabilities::default();
+                device.sector_bytes = sector;
+                device.directory_operations_in_order = bits & 1 != 0;
+                device.file_sync_persists_entry = bits & 2 != 0;
+                device.unwritten_bytes = unwritten;
+                devices.push(device);
+            }
+        }
+    }
+    devices
+}
+
+/// Devices that promise more (or have larger sectors), and those that show stale bytes where a file grew,
+/// must not make it worse.
 #[test]
 fn on_other_devices() {
-    for sector in [1, 512, 4096] {
-        for in_order in [false, true] {
-            let mut capabilities = Capabilities::default();
-            capabilities.sector_bytes = sector;
-            capabilities.directory_operations_in_order = in_order;
-            let disk = SimDisk::with_capabilities(sector, capabilities);
-            let log = open(&disk);
-            for end in 1..50 {
-                log.append(content(end - 1)).unwrap();
-                for loss in [Loss::Nothing, Loss::Everything, Loss::Seeded(end)] {
-                    let log = options(&after(&disk, loss)).open(DIRECTORY).unwrap();
-                    check_records(&log, 0..end);
-                }
+    for (seed, device) in devices().into_iter().enumerate() {
+        let disk = SimDisk::with_capabilities(seed as u64, device);
+        let log = open(&disk);
+        for end in 1..50 {
+            log.append(content(end - 1)).unwrap();
+            for loss in [Loss::Nothing, Loss::Everything, Loss::Seeded(end), Loss::Seeded(end + 1000)] {
+                let log = options(&after(&disk, loss)).open(DIRECTORY).unwrap();
+                check_records(&log, 0..end);
+            }
+        }
+    }
+}
+
+/// Random operations on each of them, with segments dropped and manifests replaced, so that there is
+/// something for stale bytes to be of; crashed at many a step, and the recovery crashed too.
+#[test]
+fn random_operations_on_other_devices() {
+    let devices = devices().into_iter().filter(|device| device.sector_bytes > 1);
+    for (seed, device) in (0..).zip(devices) {
+        let setup = Setup {
+            seed,
+            durability: if seed % 3 == 0 { Durability::Manual } else { Durability::Always },
+            segment_bytes: SEGMENT,
+        };
+        let mut ops = Dice::new(seed).ops(16);
+        ops.retain(|op| *op != Op::Kill);
+        let whole = SimDisk::with_capabilities(seed, device);
+        let ended = run(&setup, &whole, &ops, &mut Model::default()).unwrap();
+        let steps = whole.mutations();
+        drop(ended);
+        let stride = steps / 12 + 1;
+        for step in (1 + seed % stride..=steps).step_by(stride as usize) {
+            let disk = SimDisk::with_capabilities(seed, device);
+            disk.crash_mid_write(true);
+            disk.crash_at_mutation(step);
+            let mut model = Model::default();
+            assert!(matches!(run(&setup, &disk, &ops, &mut model), Ok(Ended::Crashed)));
+            let pending = disk.pending();
+            let mut losses = vec![Loss::Nothing, Loss::Seeded(step), Loss::Seeded(step ^ 0x5555)];
+            if pending > 0 {
+                let one = (step as usize * 7) % pending;
+                losses.extend([Loss::Prefix(one), Loss::DropOne(one), Loss::TearOne(one)]);
+            }
+            for loss in losses {
+                let world = after(&disk, loss);
+                let what = format!("{device:?}, seed {seed}, crash at step {step}, {loss:?}");
+                recover_and_check(&setup, &world.fork(), &model)
+                    .unwrap_or_else(|why| panic!("{what}: {why}"));
+                world.crash_at_mutation(1 + step % 11);
+                let opened = setup.options(&world).open(DIRECTORY);
+                world.power_loss(Loss::Seeded(step));
+                drop(opened);
+                recover_and_check(&setup, &world, &model)
+                    .unwrap_or_else(|why| panic!("{what}, recovery crashed: {why}"));
             }
         }
     }
