@@ -93,7 +93,8 @@ fn manifest_head(uuid: &[u8; 16], version: u32, generation: u64, length: u64) ->
 
 /// Cuts the MANIFEST down to its edits, as a log gets it that finds no room for more on a full disk.
 pub fn without_room(disk: &SimDisk) {
-    let Reading::Whole { state, generation, length, .. } = findings(disk).manifest else { return };
+    let Ok(findings) = inspect(disk, Path::new(DIRECTORY), Depth::Opening) else { return };
+    let Reading::Whole { state, generation, length, .. } = findings.manifest else { return };
     let length = length.next_multiple_of(4096);
     disk.truncate(path(MANIFEST), length).unwrap();
     disk.overwrite(path(MANIFEST), 0, manifest_head(&state.uuid, 1, generation, length)).unwrap();

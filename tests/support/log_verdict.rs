@@ -47,7 +47,7 @@ fn opened(outcome: stonelog::Result<Log>, append: bool) -> Value {
         Err(error) => return refused(&error),
     };
     let mut digest = crc32fast::Hasher::new();
-    let (mut intact, mut refusals) = (0, Vec::new());
+    let (mut intact, mut refusals) = (0, Vec::<(Range<u64>, Value)>::new());
     for offset in log.offsets() {
         match log.read(offset) {
             Ok(record) => {
@@ -56,7 +56,17 @@ fn opened(outcome: stonelog::Result<Log>, append: bool) -> Value {
                 digest.update(&(record.len() as u64).to_le_bytes());
                 digest.update(&record);
             }
-            Err(error) => refusals.push(json!({ "offset": offset, "refused": refused(&error) })),
+            Err(error) => {
+                if let Error::Damaged(damage) = &error {
+                    assert_eq!(damage.offsets, Some(offset..offset + 1));
+                }
+                let mut why = refused(&error);
+                why.as_object_mut().map(|why| (why.remove("offsets"), why.remove("offset")));
+                match refusals.last_mut() {
+                    Some((offsets, before)) if *before == why && offsets.end == offset => offsets.end += 1,
+                    _ => refusals.push((offset..offset + 1, why)),
+                }
+            }
         }
     }
     // The iterator says the same.
@@ -86,7 +96,7 @@ fn opened(outcome: stonelog::Result<Log>, append: bool) -> Value {
         "offsets": offsets,
         "intact": intact,
         "digest": format!("{:08x}", digest.finalize()),
-        "refused": refusals,
+        "refused": refusals.iter().map(|(offsets, why)| json!({ "offsets": range(offsets), "why": why })).collect::<Vec<_>>(),
         "meta": meta,
         "recovery": recovery,
         "appends_at": appends,
@@ -100,6 +110,9 @@ fn refused(error: &Error) -> Value {
             json!({ "error": "UnsupportedVersion", "file": name(path), "version": version })
         }
         Error::Lost { offset } => json!({ "error": "Lost", "offset": offset }),
+        Error::Io { action, source, .. } => {
+            json!({ "error": "Io", "action": action, "kind": format!("{:?}", source.kind()) })
+        }
         Error::ReadOnly { .. } => json!({ "error": "ReadOnly" }),
         other => panic!("no golden log gives {other}"),
     }
