@@ -47,6 +47,14 @@ pub fn all() -> Vec<(&'static str, SimDisk)> {
         ("manifest-torn", manifest_torn),
         // Standing.
         ("damaged-standing", damaged_standing),
+        // The bytes came back (a cable, a backup); what was declared stands until a repair says otherwise.
+        ("damaged-standing-healed", || {
+            let disk = damaged_standing();
+            let name = store_at(&unclean(), 2).name;
+            let frame = store_at(&unclean(), 2).frames[3].clone();
+            disk.flip_bit(path(&name), frame.position + 18, 2).unwrap();
+            disk
+        }),
         ("lost-range", lost_range),
         ("quarantine", quarantine),
         ("stray-files", stray_files),
@@ -71,6 +79,11 @@ pub fn all() -> Vec<(&'static str, SimDisk)> {
         ("store-short-sealed", store_short),
         ("store-short-active-closed", store_short_active),
         ("store-cut-to-nothing", store_cut_to_nothing),
+        ("store-cut-to-nothing-closed", || {
+            let disk = closed();
+            disk.truncate(path(&store_at(&disk, 2).name), 0).unwrap();
+            disk
+        }),
         ("store-of-another-log", foreign_store),
         ("stores-swapped", stores_swapped),
         ("head-zeroed-sealed", || zeroed(closed(), 0, 0..512)),
