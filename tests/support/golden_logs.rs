@@ -95,6 +95,7 @@ pub fn all() -> Vec<(&'static str, SimDisk)> {
         }),
         ("seal-names-too-many", seal_names_too_many),
         ("no-store-for-proven-records", no_store),
+        ("no-store-at-all", no_store_at_all),
         // Bases.
         ("base-lost-recoverable", || zeroed(unclean(), 2, BASE_POSITION..FIRST_FRAME)),
         ("base-lost-unrecoverable", base_lost_unrecoverable),
@@ -216,7 +217,7 @@ fn begun() -> SimDisk {
 fn begun_closed() -> SimDisk {
     let disk = SimDisk::new(2);
     open(&disk).close().unwrap();
-    after(&disk, Loss::Nothing)
+    after(&disk, Loss::Everything)
 }
 
 /// 70 records in three segments, the last one active.
@@ -231,7 +232,7 @@ fn closed_whole() -> SimDisk {
     let (disk, log) = filled(3);
     log.put_meta("vote", b"seven").unwrap();
     log.close().unwrap();
-    after(&disk, Loss::Nothing)
+    after(&disk, Loss::Everything)
 }
 
 fn closed() -> SimDisk {
@@ -254,7 +255,7 @@ fn truncated() -> SimDisk {
     log.truncate_back(log.offsets().end - 4).unwrap();
     append(&log, 3);
     log.close().unwrap();
-    after(&disk, Loss::Nothing)
+    after(&disk, Loss::Everything)
 }
 
 fn unclean() -> SimDisk {
@@ -433,7 +434,7 @@ fn damaged_standing() -> SimDisk {
     let log = serve(&disk).unwrap();
     log.append(b"goes on").unwrap();
     log.close().unwrap();
-    after(&disk, Loss::Nothing)
+    after(&disk, Loss::Everything)
 }
 
 fn lost_range() -> SimDisk {
@@ -454,7 +455,7 @@ fn quarantine() -> SimDisk {
     assert!(!log.recovery().quarantined.is_empty(), "{}", log.recovery());
     append(&log, 2);
     log.close().unwrap();
-    after(&disk, Loss::Nothing)
+    after(&disk, Loss::Everything)
 }
 
 fn stray_files() -> SimDisk {
@@ -633,6 +634,18 @@ fn no_store() -> SimDisk {
     disk.overwrite(path(&store.name), BASE_POSITION, forge::base_sector(&uuid(&disk), store.id, 90)).unwrap();
     let frames = one_frame(&disk, store.id);
     disk.overwrite(path(&store.name), FIRST_FRAME, frames).unwrap();
+    disk
+}
+
+/// A recovery's copy says that five records were proven, in a log whose stores hold none.
+fn no_store_at_all() -> SimDisk {
+    let disk = begun();
+    let donor = findings(&recovery_crashed()).unnamed.into_iter().find_map(|u| u.head).unwrap();
+    let id = 9;
+    let head = stonelog::store::Head { uuid: uuid(&disk), id, ..donor };
+    let mut bytes = head.encode().to_vec();
+    bytes.extend(forge::base_sector(&uuid(&disk), id, 5));
+    disk.write_file(path(&names::store(id)), bytes).unwrap();
     disk
 }
 

@@ -121,7 +121,8 @@ fn refused(error: &Error) -> Value {
 fn damaged(damage: &Damage) -> Value {
     json!({
         "error": "Damaged",
-        "file": name(&damage.file),
+        // Where no file is to blame, it is the directory, and that has another name in each copy.
+        "file": (damage.file != damage.directory).then(|| name(&damage.file)),
         "position": damage.position,
         "offsets": damage.offsets.as_ref().map(range),
         "proof": damage.proof,
