@@ -68,6 +68,9 @@ pub(crate) fn open_read_only(options: &Options, directory: &Path) -> Result<Open
         recovery::plan(&findings, options.on_damage)?;
         return Err(Error::io("opening", directory, None, std::io::ErrorKind::NotFound.into()));
     };
+    if let Some(damage) = recovery::lost_edit(&findings, state) {
+        return Err(damage.into());
+    }
     if options.on_damage == DamagePolicy::Refuse
         && let Some(damage) = recovery::standing_damage(&findings, state, assessment)
     {
@@ -246,7 +249,9 @@ fn settled_findings(disk: &dyn Disk, directory: &Path) -> Result<Findings> {
     let mut before: Option<(u64, u64, u64)> = None;
     for _ in 0..MOST_ATTEMPTS {
         let findings = recovery::inspect(disk, directory, Depth::Opening)?;
-        let Reading::Whole { generation, length, .. } = &findings.manifest else { return Ok(findings) };
+        let Reading::Whole { state, generation, length, .. } = &findings.manifest else {
+            return Ok(findings);
+        };
         let unchanged = match crate::manifest::read(disk, directory)? {
             Reading::Whole { generation: now, length: end, .. } => (now, end) == (*generation, *length),
             _ => false,
@@ -255,7 +260,9 @@ fn settled_findings(disk: &dyn Disk, directory: &Path) -> Result<Findings> {
         // What looks like damage beside a live writer may be a frame that was being written while
         // the scan went by: damage holds still.
         let seen = (*generation, assessment.valid_end, assessment.proven_end);
-        if unchanged && (assessment.verdict != Verdict::Damage || before == Some(seen)) {
+        let damaged =
+            assessment.verdict == Verdict::Damage || recovery::lost_edit(&findings, state).is_some();
+        if unchanged && (!damaged || before == Some(seen)) {
             return Ok(findings);
         }
         before = Some(seen);

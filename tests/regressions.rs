@@ -376,3 +376,28 @@ fn a_front_beyond_the_largest_offset_is_refused() {
     log.truncate_front(MAX_OFFSET).unwrap();
     assert_eq!(log.append("last").unwrap(), MAX_OFFSET);
 }
+
+/// A reader opened a log whose manifest had lost the Create of a store with acknowledged records, and served
+/// what was before it as if that were all: only opening for writing looked at stores above the last id (G5,
+/// "damage of the manifest is never served"). The golden directories showed it. Now both ask the same.
+#[test]
+fn a_reader_refuses_a_manifest_that_lacks_an_edit() {
+    let disk = SimDisk::new(1);
+    let small = || options(&disk).segment_bytes(4096);
+    let log = small().open(DIRECTORY).unwrap();
+    append(&log, &"r".repeat(100), 0..40);
+    log.close().unwrap();
+    let old = disk.read_file(path("MANIFEST")).unwrap();
+    let log = small().open(DIRECTORY).unwrap();
+    append(&log, &"r".repeat(100), 40..160);
+    log.close().unwrap();
+    disk.write_file(path("MANIFEST"), old).unwrap();
+    for policy in [DamagePolicy::Refuse, DamagePolicy::Serve] {
+        let refused = |outcome: stonelog::Result<Log>| match outcome {
+            Err(Error::Damaged(damage)) => assert!(damage.file.ends_with("MANIFEST"), "{damage}"),
+            other => panic!("under {policy:?}: {other:?}"),
+        };
+        refused(small().on_damage(policy).open_read_only(DIRECTORY));
+        refused(small().on_damage(policy).open(DIRECTORY));
+    }
+}

@@ -36,10 +36,13 @@
 //! # }
 //! ```
 
+mod astray;
+mod capabilities;
 mod chance;
 mod change;
 mod content;
 mod fault;
+mod growth;
 mod handle;
 mod loss;
 mod medium;
@@ -53,12 +56,13 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use capabilities::{Capabilities, UnwrittenBytes};
 pub use fault::{Fault, FaultError};
 pub use loss::Loss;
 pub use moment::Moment;
 pub use trace::{Operation, Outcome, TraceEntry};
 
-use super::{Background, DirectoryEntry, Disk, DiskFile, LockAttempt, OpenMode, SECTOR_BYTES};
+use super::{Background, DirectoryEntry, Disk, DiskFile, LockAttempt, OpenMode};
 use chance::{Chance, hash};
 use change::Entry;
 use fault::{Fate, Faults, crash_error};
@@ -71,29 +75,6 @@ const FIRST_PROCESS: u32 = 1000;
 const FIRST_MILLIS: u64 = 1_700_000_000_000;
 /// By how much each look at the clock sets it forward.
 const TICK_MILLIS: u64 = 10;
-
-/// What the simulated device and file system promise, beyond the least that every one does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Capabilities {
-    /// The piece that is written whole or not at all, in bytes; 0 counts as 1. Default 512.
-    pub sector_bytes: u64,
-    /// Whether the changes of all directories become durable in the order in which they were made (as with
-    /// one journal), so that a later one is never found without the earlier ones. Default: no.
-    pub directory_operations_in_order: bool,
-    /// Whether the sync of a file makes its name durable too. Default: no.
-    pub file_sync_persists_entry: bool,
-}
-
-impl Default for Capabilities {
-    fn default() -> Self {
-        Self {
-            sector_bytes: SECTOR_BYTES,
-            directory_operations_in_order: false,
-            file_sync_persists_entry: false,
-        }
-    }
-}
 
 /// A simulated disk; clones are handles of the same one.
 ///
@@ -255,7 +236,8 @@ impl SimDisk {
     }
 
     /// A hash of all that can be seen: names, lengths and bytes (not space, nor what is pending). Two disks
-    /// fresh from a power loss with equal digests behave alike.
+    /// fresh from a power loss with equal digests behave alike (under [`UnwrittenBytes::Stale`] but for what
+    /// the next power loss shows).
     #[must_use]
     pub fn digest(&self) -> u64 {
         self.state().medium.digest(false)
@@ -451,6 +433,8 @@ impl State {
                 let count = 1 + self.chance.below_length(bytes.len().saturating_sub(1));
                 self.medium.write(file, bytes.get(..count).unwrap_or(bytes), position)
             }
+            Fate::Lost => self.medium.lose_write(file, bytes, position),
+            Fate::Misdirected => self.medium.misdirect(file, bytes, position, &mut self.chance),
             Fate::Fail(error) => Err(error.to_error()),
             Fate::Crash => {
                 if self.crash_mid_write {

@@ -123,8 +123,8 @@ pub(crate) fn plan_with(findings: &Findings, policy: DamagePolicy, thrift: Thrif
         Reading::Whole { state, generation, .. } => (state, *generation),
     };
     let Some(assessment) = &findings.assessment else { return begin(findings) };
-    if let Some(store) = findings.unnamed.iter().find(|store| proves_a_lost_edit(store, state)) {
-        return Err(lost_edit(findings, store).into());
+    if let Some(damage) = lost_edit(findings, state) {
+        return Err(damage.into());
     }
     if let Some(damage) = standing_damage(findings, state, assessment) {
         if policy == DamagePolicy::Refuse {
@@ -160,8 +160,10 @@ fn proves_a_lost_edit(store: &UnnamedStore, state: &State) -> bool {
     store.id > state.last_id && store.has_frames && !is_copy && !mutant::on(Mutant::UnnamedStoreRemoved)
 }
 
-fn lost_edit(findings: &Findings, store: &UnnamedStore) -> Damage {
-    Damage {
+/// The damage of a manifest that lacks an edit, where a store proves that. It is served under no policy.
+pub(crate) fn lost_edit(findings: &Findings, state: &State) -> Option<Damage> {
+    let store = findings.unnamed.iter().find(|store| proves_a_lost_edit(store, state))?;
+    Some(Damage {
         directory: findings.directory.clone(),
         file: findings.directory.join(manifest::FILE_NAME),
         position: None,
@@ -171,7 +173,7 @@ fn lost_edit(findings: &Findings, store: &UnnamedStore) -> Damage {
             "{} holds frames, and a store is named in the manifest before it gets any",
             names::store(store.id)
         )),
-    }
+    })
 }
 
 /// The first damage that speaks against serving, as an error would tell it.

@@ -23,6 +23,7 @@ mod g03_batches_are_whole;
 mod g04_truncations_stay;
 mod g05_damage_is_no_tear;
 mod g05_evidence;
+mod g05_lying_device;
 mod g06_failed_fsync;
 mod g07_recovery_may_crash;
 mod g08_readers_see_durable_records;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use stonelog::Durability;
-use stonelog::disk::sim::{Capabilities, Loss, Moment, SimDisk};
+use stonelog::disk::sim::{Capabilities, Loss, Moment, SimDisk, UnwrittenBytes};
 
 use super::DIRECTORY;
 use super::model::{Found, Model};
@@ -231,6 +231,11 @@ impl fmt::Display for World {
         if device.file_sync_persists_entry {
             f.write_str(" sync-names")?;
         }
+        match device.unwritten_bytes {
+            UnwrittenBytes::Never => f.write_str(" unwritten=never")?,
+            UnwrittenBytes::Stale => f.write_str(" unwritten=stale")?,
+            _ => {}
+        }
         write!(f, " ops={} crash={}", joined(&self.ops), joined(&self.crashes))
     }
 }
@@ -263,6 +268,13 @@ impl FromStr for World {
                 "sector" => setup.capabilities.sector_bytes = number()?,
                 "in-order" => setup.capabilities.directory_operations_in_order = true,
                 "sync-names" => setup.capabilities.file_sync_persists_entry = true,
+                "unwritten" => {
+                    setup.capabilities.unwritten_bytes = match value {
+                        "never" => UnwrittenBytes::Never,
+                        "stale" => UnwrittenBytes::Stale,
+                        _ => return Err(format!("no such bytes: {word:?}")),
+                    }
+                }
                 "ops" => ops = split(value)?,
                 "crash" => crashes = split(value)?,
                 _ => return Err(format!("unknown: {word:?}")),

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::FileFailurePersistence;
 use stonelog::Durability;
-use stonelog::disk::sim::{Capabilities, Loss};
+use stonelog::disk::sim::{Capabilities, Loss, UnwrittenBytes};
 
 use crate::support::model::Model;
 use crate::support::op::{FaultKind, Op};
@@ -51,12 +51,15 @@ fn setup() -> impl Strategy<Value = Setup> {
     let durability = prop::sample::select(vec![Durability::Always, Durability::Manual, Setup::interval()]);
     let segment = prop::sample::select(vec![4096u64, 8192, 65536]);
     let sector = prop::sample::select(vec![512u64, 1, 4096]);
-    (0..u64::from(u16::MAX), durability, segment, sector, any::<bool>(), any::<bool>()).prop_map(
-        |(seed, durability, segment_bytes, sector_bytes, in_order, persists)| {
+    let unwritten =
+        prop::sample::select(vec![UnwrittenBytes::Zeros, UnwrittenBytes::Never, UnwrittenBytes::Stale]);
+    (0..u64::from(u16::MAX), durability, segment, sector, any::<(bool, bool)>(), unwritten).prop_map(
+        |(seed, durability, segment_bytes, sector_bytes, (in_order, persists), unwritten_bytes)| {
             let mut capabilities = Capabilities::default();
             capabilities.sector_bytes = sector_bytes;
             capabilities.directory_operations_in_order = in_order;
             capabilities.file_sync_persists_entry = persists;
+            capabilities.unwritten_bytes = unwritten_bytes;
             Setup { seed, durability, segment_bytes, capabilities }
         },
     )

@@ -22,7 +22,7 @@ fn replay() {
 fn a_world_is_what_its_text_says() {
     for text in [
         "seed=3 durability=manual segment=4096 ops=append:30,batch:3:40,submit:0,sync,front:9,back:4 crash=",
-        "seed=0 durability=interval segment=8192 sector=4096 in-order sync-names ops=meta:1:2,reopen,kill,\
+        "seed=0 durability=interval segment=8192 sector=4096 in-order sync-names unwritten=stale ops=meta:1:2,reopen,kill,\
          cut:77,fault:sync:2,fault:enospc:1,fill:3,heal crash=12m:tear:3,15:process,99:seeded:4,7:nothing",
     ] {
         let world: World = text.parse().unwrap();

@@ -20,21 +20,23 @@ pub(super) enum Entry {
 #[derive(Debug, Clone)]
 pub(super) enum Change {
     /// `image`: the sectors from `position` on, zeros beyond the file's end; `length`: the file's after
-    /// the write, which `extends` says it raised.
+    /// the write, `before`: ahead of it.
     Write {
         file: u64,
         position: u64,
         image: Arc<[u8]>,
         length: u64,
-        extends: bool,
+        before: u64,
     },
     SetLength {
         file: u64,
         length: u64,
+        before: u64,
     },
     Reserve {
         file: u64,
         length: u64,
+        before: u64,
     },
     Create {
         parent: Name,

@@ -1,7 +1,7 @@
-//! Faults that strike a running disk: errors, interruptions, short writes.
+//! Faults that strike a running disk: errors, interruptions, short writes, and lies.
 //!
 //! It owns which call a fault strikes. It does not know what the fault then does to the file (a
-//! failed fsync loses the file's unsynced bytes: see `medium`).
+//! failed fsync loses the file's unsynced bytes, a lost write is in the cache alone: see `medium`).
 //!
 //! Invariant: a fault armed for the n-th call counts calls of its own operation only, so that two faults
 //! never disturb each other's count.
@@ -35,6 +35,24 @@ pub enum Fault {
     },
     /// From now on each write takes only a part of its bytes with probability 1/2, by the seed.
     ShortWrites,
+    /// The n-th write from now on (1 = the next) is acknowledged and never done. Reads see it, from the
+    /// cache, and so does a process born after a [`process_crash`](super::SimDisk::process_crash); a power
+    /// loss takes it, synced or not. The length that it gave the file is kept, as any other. A later write
+    /// to the same sector writes all of the sector, as the cache has it, and so heals it.
+    ///
+    /// No disk that keeps its promises does this: what then holds is only what a checksum can tell.
+    LostWrite {
+        /// Which write, 1 = the next.
+        nth: u64,
+    },
+    /// The n-th write from now on (1 = the next) is acknowledged, and its sectors land elsewhere: at
+    /// another place of the same file or in another one, by the seed, over what is durable there. Where it
+    /// should be, it is as with [`Fault::LostWrite`]; where it is, reads see the cache, and a power loss
+    /// shows it. A disk without any durable bytes has no other place: then the write is lost.
+    MisdirectedWrite {
+        /// Which write, 1 = the next.
+        nth: u64,
+    },
 }
 
 impl Fault {
@@ -103,6 +121,10 @@ pub(super) enum Fate {
     Proceed,
     /// A write takes a part only.
     Short,
+    /// A write stays in the cache.
+    Lost,
+    /// A write stays in the cache, and lands elsewhere.
+    Misdirected,
     Fail(FaultError),
     /// The machine stops here.
     Crash,
@@ -112,7 +134,7 @@ impl Fate {
     /// For calls that know no special ending.
     pub(super) fn plain(self) -> io::Result<()> {
         match self {
-            Self::Proceed | Self::Short => Ok(()),
+            Self::Proceed | Self::Short | Self::Lost | Self::Misdirected => Ok(()),
             Self::Fail(error) => Err(error.to_error()),
             Self::Crash => Err(crash_error("the machine stopped here")),
         }
@@ -142,6 +164,8 @@ impl Faults {
         let (operation, nth, fate) = match fault {
             Fault::Error { operation, nth, error } => (operation, nth, Fate::Fail(error)),
             Fault::ShortWrite { nth } => (Operation::Write, nth, Fate::Short),
+            Fault::LostWrite { nth } => (Operation::Write, nth, Fate::Lost),
+            Fault::MisdirectedWrite { nth } => (Operation::Write, nth, Fate::Misdirected),
             Fault::ShortWrites => {
                 self.short_writes = true;
                 return;

@@ -33,8 +33,8 @@ pub enum Loss {
     /// them. Where this one is not a write: as `DropOne`.
     TearOne(usize),
     /// Of every write keeps all, nothing, or each sector by itself; every other change by itself,
-    /// all by this seed. A kept directory change keeps the earlier ones that it rests on. A file that a
-    /// write made longer may be found longer without the bytes: it reads as zeros there.
+    /// all by this seed. A kept directory change keeps the earlier ones that it rests on. What a file that
+    /// was made longer shows without the bytes, [`UnwrittenBytes`](super::UnwrittenBytes) says.
     Seeded(u64),
 }
 

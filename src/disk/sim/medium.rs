@@ -2,12 +2,13 @@
 //! that survives a power loss (durable), and the ordered list of changes between the two.
 //!
 //! It deliberately knows no handles' validity, no faults, no step counts and no locks: those belong to the
-//! machine around it (`sim`). Which pending changes a power loss keeps is decided in `loss`.
+//! machine around it (`sim`). Which pending changes a power loss keeps is decided in `loss`, what they leave
+//! of a file's bytes in `growth`.
 //!
 //! Invariants:
 //! - a file has at most one name in the cache and at most one durable name, so a rename is old or new;
 //! - applying all pending changes in order makes durable what is cached, except for what failed syncs
-//!   forgot;
+//!   forgot and what a lying device did not write, or wrote elsewhere;
 //! - a pending write holds whole sectors, as they were in the cache just after it: what reaches the device
 //!   is never a part of a sector;
 //! - after a power loss, durable equals cached and nothing is pending.
@@ -20,10 +21,11 @@ use std::io;
 use std::path::{Component, Path};
 use std::sync::Arc;
 
-use super::Capabilities;
-use super::chance::{Chance, Digest};
+use super::capabilities::{Capabilities, UnwrittenBytes};
+use super::chance::Digest;
 use super::change::{Change, Entry, Name};
 use super::content::{Content, PAGE};
+use super::growth::{self, Growth, Recycled};
 use super::loss::{Keep, Loss, decide, keep_foundations};
 use crate::disk::DirectoryEntry;
 
@@ -36,9 +38,9 @@ const MOST_PAGES: u64 = 1 << 20;
 const MOST_BYTES: u64 = u64::MAX >> 1;
 
 #[derive(Debug, Clone, Default)]
-struct File {
+pub(super) struct File {
     cache: Arc<Content>,
-    durable: Arc<Content>,
+    pub(super) durable: Arc<Content>,
     /// Whether the cache names it.
     linked: bool,
     durable_name: Option<Name>,
@@ -53,11 +55,12 @@ struct Directory {
 
 #[derive(Debug, Clone)]
 pub(super) struct Medium {
-    files: BTreeMap<u64, Arc<File>>,
+    pub(super) files: BTreeMap<u64, Arc<File>>,
     directories: BTreeMap<u64, Arc<Directory>>,
-    pending: Vec<Change>,
+    pub(super) pending: Vec<Change>,
     next_id: u64,
     salt: u64,
+    recycled: Recycled,
     pub(super) capacity: Option<u64>,
     pub(super) capabilities: Capabilities,
 }
@@ -85,6 +88,7 @@ impl Medium {
             pending: Vec::new(),
             next_id: ROOT + 1,
             salt: seed,
+            recycled: Recycled::default(),
             capacity: None,
             capabilities: Capabilities::default(),
         }
@@ -227,8 +231,20 @@ impl Medium {
     }
 
     pub(super) fn write(&mut self, file: u64, bytes: &[u8], position: u64) -> io::Result<usize> {
+        let (count, change) = self.write_to_cache(file, bytes, position)?;
+        self.pending.extend(change);
+        Ok(count)
+    }
+
+    /// Makes a write visible; what would make it durable is returned, `None` where nothing was to be written.
+    pub(super) fn write_to_cache(
+        &mut self,
+        file: u64,
+        bytes: &[u8],
+        position: u64,
+    ) -> io::Result<(usize, Option<Change>)> {
         if bytes.is_empty() {
-            return Ok(0);
+            return Ok((0, None));
         }
         let end = position
             .checked_add(bytes.len() as u64)
@@ -251,9 +267,8 @@ impl Medium {
         let mut image = vec![0; usize::try_from(beyond - first).unwrap_or(bytes.len())];
         cache.read(&mut image, first);
         let length = cache.length();
-        let (image, extends) = (Arc::from(image), length > before);
-        self.pending.push(Change::Write { file, position: first, image, length, extends });
-        Ok(count)
+        let image = Arc::from(image);
+        Ok((count, Some(Change::Write { file, position: first, image, length, before })))
     }
 
     pub(super) fn set_length(&mut self, file: u64, length: u64) -> io::Result<()> {
@@ -261,9 +276,10 @@ impl Medium {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         let node = self.file_mut(file)?;
-        if node.cache.length() != length {
+        let before = node.cache.length();
+        if before != length {
             Arc::make_mut(&mut node.cache).set_length(length);
-            self.pending.push(Change::SetLength { file, length });
+            self.pending.push(Change::SetLength { file, length, before });
         }
         Ok(())
     }
@@ -275,9 +291,10 @@ impl Medium {
         if missing > free {
             return Err(full());
         }
-        if missing > 0 || node.cache.length() < length {
+        let before = node.cache.length();
+        if missing > 0 || before < length {
             Arc::make_mut(&mut node.cache).reserve(length);
-            self.pending.push(Change::Reserve { file, length });
+            self.pending.push(Change::Reserve { file, length, before });
         }
         Ok(())
     }
@@ -341,7 +358,8 @@ impl Medium {
             return;
         }
         let named: BTreeSet<u64> = self.pending.iter().filter_map(Change::names_file).collect();
-        self.files.retain(|id, file| !lost(file) || named.contains(id));
+        let keep = |id: &u64, file: &Arc<File>| !lost(file) || named.contains(id);
+        self.retain_files(keep);
         let files = &self.files;
         self.pending.retain(|change| change.writes_to().is_none_or(|file| files.contains_key(&file)));
     }
@@ -354,7 +372,7 @@ impl Medium {
         let mut rest = Vec::new();
         for (change, keep) in std::mem::take(&mut self.pending).into_iter().zip(kept) {
             if keep {
-                self.persist(&change, Keep::Whole);
+                self.persist(&change);
             } else {
                 rest.push(change);
             }
@@ -364,42 +382,11 @@ impl Medium {
     }
 
     /// Applies one change to the durable version.
-    fn persist(&mut self, change: &Change, keep: Keep) {
-        if keep == Keep::No {
-            return;
-        }
-        let sector = usize::try_from(self.sector()).unwrap_or(usize::MAX);
+    fn persist(&mut self, change: &Change) {
         match change {
-            Change::Write { file, position, image, length, extends } => {
-                let Some(durable) = self.durable_mut(*file) else { return };
-                match keep {
-                    Keep::No => {}
-                    Keep::Whole => lay(durable, *position, image, *length),
-                    Keep::Sectors { seed, spoilt } => {
-                        let mut chance = Chance::new(seed);
-                        let sectors = image.chunks(sector);
-                        let spoilt = spoilt.then(|| chance.below_length(sectors.len()));
-                        let mut at = *position;
-                        for (index, bytes) in sectors.enumerate() {
-                            if chance.coin() && Some(index) != spoilt {
-                                lay(durable, at, bytes, *length);
-                            }
-                            at = at.saturating_add(bytes.len() as u64);
-                        }
-                        if *extends && chance.coin() {
-                            durable.extend(*length);
-                        }
-                    }
-                }
-            }
-            Change::SetLength { file, length } => {
+            Change::Write { file, .. } | Change::SetLength { file, .. } | Change::Reserve { file, .. } => {
                 if let Some(durable) = self.durable_mut(*file) {
-                    durable.set_length(*length);
-                }
-            }
-            Change::Reserve { file, length } => {
-                if let Some(durable) = self.durable_mut(*file) {
-                    durable.reserve(*length);
+                    growth::apply(durable, change);
                 }
             }
             Change::Create { parent, entry } => self.assign(parent, Some(*entry)),
@@ -439,11 +426,27 @@ impl Medium {
     /// The cache is gone; what is left is what was durable, and what `loss` keeps of the rest.
     pub(super) fn lose_power(&mut self, loss: Loss) {
         let keeps = decide(loss, &self.pending, self.capabilities, self.salt);
+        let mut growth = Growth::new(self.capabilities, loss, self.salt);
         for (change, keep) in std::mem::take(&mut self.pending).iter().zip(keeps) {
-            self.persist(change, keep);
+            match change.writes_to() {
+                Some(file) => {
+                    if keep != Keep::No
+                        && let Some(durable) = self.durable_mut(file)
+                    {
+                        growth.apply(durable, change, keep);
+                    }
+                }
+                None if keep == Keep::No => {}
+                None => self.persist(change),
+            }
         }
         let (files, directories) = self.durably_named();
-        self.files.retain(|id, _| files.contains(id));
+        self.retain_files(|id, _| files.contains(id));
+        for file in growth.stale_files() {
+            if let Some(node) = self.files.get_mut(&file) {
+                growth.fill(file, Arc::make_mut(&mut Arc::make_mut(node).durable), &self.recycled);
+            }
+        }
         self.directories.retain(|id, _| directories.contains(id));
         for node in self.files.values_mut() {
             // What needs no change stays shared with the disk that this one was forked from.
@@ -460,6 +463,19 @@ impl Medium {
                 node.cache.clone_from(&node.durable);
             }
         }
+    }
+
+    /// Lets the other files go; their blocks may be found again in files that grow.
+    fn retain_files(&mut self, keep: impl Fn(&u64, &Arc<File>) -> bool) {
+        let recycled = &mut self.recycled;
+        let remember = self.capabilities.unwritten_bytes == UnwrittenBytes::Stale;
+        self.files.retain(|id, file| {
+            let keep = keep(id, file);
+            if !keep && remember {
+                recycled.take(&file.durable);
+            }
+            keep
+        });
     }
 
     /// All files and directories that the durable names lead to.
@@ -542,7 +558,7 @@ impl Medium {
 
     // ---- nodes -------------------------------------------------------------------------------
 
-    fn sector(&self) -> u64 {
+    pub(super) fn sector(&self) -> u64 {
         self.capabilities.sector_bytes.max(1)
     }
 
@@ -554,7 +570,7 @@ impl Medium {
         self.files.get_mut(&id).map(Arc::make_mut).ok_or_else(|| missing("file"))
     }
 
-    fn durable_mut(&mut self, id: u64) -> Option<&mut Content> {
+    pub(super) fn durable_mut(&mut self, id: u64) -> Option<&mut Content> {
         self.file_mut(id).ok().map(|file| Arc::make_mut(&mut file.durable))
     }
 
@@ -565,15 +581,6 @@ impl Medium {
     fn directory_mut(&mut self, id: u64) -> io::Result<&mut Directory> {
         self.directories.get_mut(&id).map(Arc::make_mut).ok_or_else(|| missing("directory"))
     }
-}
-
-/// Lays whole sectors onto the durable bytes. `length` is how long the file was in the cache: a sector
-/// makes the durable file longer up to there at most. Where the durable file is longer still (it was cut in
-/// the cache, and the cut was lost), the sector's zeros beyond the cut are what is found there.
-fn lay(durable: &mut Content, position: u64, image: &[u8], length: u64) {
-    let end = position.saturating_add(image.len() as u64).min(durable.length().max(length));
-    let count = usize::try_from(end.saturating_sub(position)).unwrap_or(usize::MAX);
-    durable.write(position, image.get(..count).unwrap_or(image));
 }
 
 fn full() -> io::Error {
