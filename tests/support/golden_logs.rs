@@ -26,6 +26,7 @@ pub fn all() -> Vec<(&'static str, SimDisk)> {
         ("begun-closed", begun_closed),
         ("closed", closed_whole),
         ("closed-truncated", truncated),
+        ("closed-many-small", many_small),
         ("unclean", unclean),
         ("unclean-with-mark", unclean_with_mark),
         ("unclean-batches", unclean_batches),
@@ -256,6 +257,19 @@ fn truncated() -> SimDisk {
     append(&log, 3);
     log.close().unwrap();
     after(&disk, Loss::Everything)
+}
+
+/// More records in a segment than one block of an index holds, of more than one size.
+fn many_small() -> SimDisk {
+    let disk = SimDisk::new(15);
+    let log = open(&disk);
+    for number in 0..150_u8 {
+        log.append(vec![number; usize::from(number % 14)]).unwrap();
+    }
+    log.close().unwrap();
+    let disk = after(&disk, Loss::Everything);
+    assert!(take_apart(&disk).stores.iter().any(|store| store.seal.is_some_and(|end| end > 64)));
+    disk
 }
 
 fn unclean() -> SimDisk {
