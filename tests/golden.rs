@@ -7,7 +7,7 @@
 //! (`MANIFEST.next` of zeros, which nobody reads) is left out.
 //!
 //! Where a verdict changes on purpose: `STONELOG_BLESS=verdicts cargo test --test golden` writes the verdicts
-//! anew, and leaves the logs alone; read the difference. `STONELOG_BLESS=logs` makes the logs anew, too: that
+//! anew, and leaves the logs alone; read the difference. `STONELOG_BLESS=logs` makes the logs anew, too (`support/golden_logs`): that
 //! is for new kinds of logs, and for a new format version, whose logs go beside these and not over them.
 
 #![allow(
@@ -28,6 +28,8 @@
 mod common;
 #[path = "support/forge.rs"]
 mod forge;
+#[path = "support/golden_damage.rs"]
+mod golden_damage;
 #[path = "support/golden_logs.rs"]
 mod golden_logs;
 #[path = "support/log_verdict.rs"]

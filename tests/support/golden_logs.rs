@@ -1,31 +1,36 @@
 //! The logs that golden directories are made of: one of each kind that an opening can meet.
 //!
-//! It owns what is in them, and nothing of what must be said about them. They are made when blessed and never
+//! It owns what is in them, and nothing of what must be said about them; how they are broken is in `golden_damage`. They are made when blessed and never
 //! otherwise: what counts afterwards is the committed bytes.
 //!
 //! Small on purpose: segments of 4 KiB, few records, a MANIFEST without room where nothing depends on it.
 
 use stonelog::disk::sim::{Loss, SimDisk};
-use stonelog::manifest::{Born, Edit, Seal};
+use stonelog::manifest::Edit;
 use stonelog::recovery::StoreFindings;
 use stonelog::store::{BASE_POSITION, FIRST_FRAME, Origin};
 use stonelog::{Log, names};
 
 use crate::common::{
-    DIRECTORY, FrameAt, StoreAt, after, append, append_batch, content, manual, open, options, path, serve,
-    stores, take_apart,
+    DIRECTORY, FrameAt, StoreAt, after, append, append_batch, manual, open, options, path, serve, stores,
+    take_apart,
 };
-use crate::forge::{self, MANIFEST, findings, manifest_frames, rewrite, rewrite_raw, uuid, without_room};
+use crate::forge::{self, MANIFEST, findings, manifest_frames, rewrite, rewrite_raw, without_room};
+use crate::golden_damage::*;
+
+/// A golden log's name, and who makes it.
+type Maker = (&'static str, fn() -> SimDisk);
 
 /// Every golden log, by name.
 pub fn all() -> Vec<(&'static str, SimDisk)> {
-    let makers: &[(&str, fn() -> SimDisk)] = &[
+    let makers: &[Maker] = &[
         // Healthy.
         ("unfinished-beginning", unfinished_beginning),
         ("begun", begun),
         ("begun-closed", begun_closed),
         ("closed", closed_whole),
         ("closed-truncated", truncated),
+        ("closed-many-small", many_small),
         ("unclean", unclean),
         ("unclean-with-mark", unclean_with_mark),
         ("unclean-batches", unclean_batches),
@@ -174,7 +179,7 @@ pub fn all() -> Vec<(&'static str, SimDisk)> {
         }),
         ("index-of-another-count", index_of_another_count),
     ];
-    let made = |(name, make): &(&'static str, fn() -> SimDisk)| {
+    let made = |(name, make): &Maker| {
         let disk = make();
         without_reserved_space(&disk);
         if *name != "closed" {
@@ -206,7 +211,7 @@ fn unfinished_beginning() -> SimDisk {
     disk
 }
 
-fn begun() -> SimDisk {
+pub fn begun() -> SimDisk {
     let disk = SimDisk::new(2);
     let log = open(&disk);
     let begun = after(&disk, Loss::Nothing);
@@ -221,7 +226,7 @@ fn begun_closed() -> SimDisk {
 }
 
 /// 70 records in three segments, the last one active.
-fn filled(seed: u64) -> (SimDisk, Log) {
+pub fn filled(seed: u64) -> (SimDisk, Log) {
     let disk = SimDisk::new(seed);
     let log = open(&disk);
     append(&log, 70);
@@ -235,7 +240,7 @@ fn closed_whole() -> SimDisk {
     after(&disk, Loss::Everything)
 }
 
-fn closed() -> SimDisk {
+pub fn closed() -> SimDisk {
     let disk = closed_whole();
     without_room(&disk);
     disk
@@ -258,7 +263,20 @@ fn truncated() -> SimDisk {
     after(&disk, Loss::Everything)
 }
 
-fn unclean() -> SimDisk {
+/// More records in a segment than one block of an index holds, of more than one size.
+fn many_small() -> SimDisk {
+    let disk = SimDisk::new(15);
+    let log = open(&disk);
+    for number in 0..150_u8 {
+        log.append(vec![number; usize::from(number % 14)]).unwrap();
+    }
+    log.close().unwrap();
+    let disk = after(&disk, Loss::Everything);
+    assert!(take_apart(&disk).stores.iter().any(|store| store.seal.is_some_and(|end| end > 64)));
+    disk
+}
+
+pub fn unclean() -> SimDisk {
     let (disk, log) = filled(3);
     let unclean = after(&disk, Loss::Nothing);
     drop(log);
@@ -291,15 +309,15 @@ fn unclean_batches() -> SimDisk {
     unclean
 }
 
-fn id(disk: &SimDisk, nth: usize) -> u64 {
+pub fn id(disk: &SimDisk, nth: usize) -> u64 {
     store_at(disk, nth).id
 }
 
-fn store_at(disk: &SimDisk, nth: usize) -> StoreAt {
+pub fn store_at(disk: &SimDisk, nth: usize) -> StoreAt {
     take_apart(disk).stores.remove(nth)
 }
 
-fn last_record(store: &StoreAt) -> FrameAt {
+pub fn last_record(store: &StoreAt) -> FrameAt {
     store.frames.iter().rfind(|frame| frame.offset.is_some()).unwrap().clone()
 }
 
@@ -341,7 +359,7 @@ fn torn_in_second() -> SimDisk {
 }
 
 /// A crash inside a sync, behind which several segments were written and none sealed.
-fn several_unsealed() -> SimDisk {
+pub fn several_unsealed() -> SimDisk {
     for step in 1..40 {
         let disk = SimDisk::new(8);
         let log = manual(&disk).open(DIRECTORY).unwrap();
@@ -361,7 +379,7 @@ fn several_unsealed() -> SimDisk {
     panic!("no crash leaves three unsealed segments");
 }
 
-fn recovery_crashed() -> SimDisk {
+pub fn recovery_crashed() -> SimDisk {
     crash_recovery_of(unclean)
 }
 
@@ -405,7 +423,7 @@ fn born_copy_alone() -> SimDisk {
 }
 
 /// The same, with records behind.
-fn born_copy() -> SimDisk {
+pub fn born_copy() -> SimDisk {
     let disk = unclean();
     let log = open(&disk);
     append(&log, 4);
@@ -416,7 +434,7 @@ fn born_copy() -> SimDisk {
     again
 }
 
-fn manifest_torn() -> SimDisk {
+pub fn manifest_torn() -> SimDisk {
     let (disk, log) = filled(9);
     log.put_meta("vote", b"seven").unwrap();
     log.put_meta("vote", b"eight").unwrap();
@@ -483,253 +501,5 @@ fn unnamed_leftovers() -> SimDisk {
     let last = names::id_of_store(stores(&disk).last().unwrap()).unwrap();
     disk.write_file(path(&names::store(last + 1)), vec![0; 4096]).unwrap();
     disk.write_file(path("MANIFEST.next"), b"half a manifest").unwrap();
-    disk
-}
-
-// ---- frames ------------------------------------------------------------------------------------
-
-#[derive(Clone, Copy)]
-enum Blow {
-    Payload,
-    Header,
-    Length,
-    Zeros,
-}
-
-/// Strikes record `record` of the `nth` store.
-fn damaged(disk: SimDisk, nth: usize, record: usize, blow: Blow) -> SimDisk {
-    let store = store_at(&disk, nth);
-    let frame = store.frames.iter().filter(|frame| frame.offset.is_some()).nth(record).unwrap();
-    let name = path(&store.name);
-    match blow {
-        Blow::Payload => disk.flip_bit(name, frame.position + 18, 2),
-        // A kind that does not exist.
-        Blow::Header => disk.overwrite(name, frame.position + 4, [0xff; 4]),
-        Blow::Length => disk.overwrite(name, frame.position + 4, [0xff, 0xff, 0xff, 0x1f]),
-        Blow::Zeros => disk.zero(name, frame.position..frame.padded_end),
-    }
-    .unwrap();
-    disk
-}
-
-/// The one that nothing can prove.
-fn frame_crc_last() -> SimDisk {
-    let disk = unclean();
-    let store = store_at(&disk, 2);
-    disk.flip_bit(path(&store.name), last_record(&store).position + 17, 1).unwrap();
-    disk
-}
-
-/// Record 5 stands where record 7 was, too.
-fn frame_ordinal() -> SimDisk {
-    let disk = SimDisk::new(11);
-    let log = open(&disk);
-    for number in 0..20_u8 {
-        log.append([number; 40]).unwrap();
-    }
-    let disk = after(&disk, Loss::Nothing);
-    drop(log);
-    let store = store_at(&disk, 0);
-    let (from, to) = (&store.frames[5], &store.frames[7]);
-    let bytes = disk.read_file(path(&store.name)).unwrap();
-    disk.overwrite(path(&store.name), to.position, &bytes[from.position as usize..from.padded_end as usize])
-        .unwrap();
-    disk
-}
-
-fn zeroed(disk: SimDisk, nth: usize, range: std::ops::Range<u64>) -> SimDisk {
-    disk.zero(path(&store_at(&disk, nth).name), range).unwrap();
-    disk
-}
-
-fn page_zeroed() -> SimDisk {
-    let disk = SimDisk::new(12);
-    let log = options(&disk).segment_bytes(16 << 10).open(DIRECTORY).unwrap();
-    append(&log, 90);
-    let disk = after(&disk, Loss::Nothing);
-    drop(log);
-    zeroed(disk, 0, 4096..8192)
-}
-
-// ---- stores ------------------------------------------------------------------------------------
-
-fn missing(disk: SimDisk, nth: usize) -> SimDisk {
-    disk.remove_file(path(&store_at(&disk, nth).name)).unwrap();
-    disk
-}
-
-fn missing_between() -> SimDisk {
-    let disk = several_unsealed();
-    let unsealed = take_apart(&disk).stores.into_iter().filter(|s| s.seal.is_none());
-    let name = unsealed.map(|store| store.name).nth(1).unwrap();
-    disk.remove_file(path(&name)).unwrap();
-    disk
-}
-
-fn store_short() -> SimDisk {
-    let disk = closed();
-    let store = store_at(&disk, 1);
-    let frame = &store.frames[store.frames.len() - 4];
-    disk.truncate(path(&store.name), frame.position + 5).unwrap();
-    disk
-}
-
-fn store_short_active() -> SimDisk {
-    let disk = closed();
-    let store = store_at(&disk, 2);
-    disk.truncate(path(&store.name), store.frames[4].position).unwrap();
-    disk
-}
-
-fn store_cut_to_nothing() -> SimDisk {
-    let disk = unclean();
-    disk.truncate(path(&store_at(&disk, 2).name), 0).unwrap();
-    disk
-}
-
-fn foreign_store() -> SimDisk {
-    let disk = closed();
-    let (other, log) = filled(13);
-    log.close().unwrap();
-    let name = path(&store_at(&disk, 0).name);
-    disk.write_file(&name, other.read_file(&name).unwrap()).unwrap();
-    disk
-}
-
-fn stores_swapped() -> SimDisk {
-    let disk = unclean();
-    let (one, other) = (store_at(&disk, 1).name, store_at(&disk, 2).name);
-    disk.swap_files(path(&one), path(&other)).unwrap();
-    disk
-}
-
-fn seal_names_too_many() -> SimDisk {
-    let disk = closed();
-    rewrite(&disk, |edits| {
-        let base = 1000;
-        for edit in edits.iter_mut() {
-            if let Edit::Seal { seal: Seal { next_offset, .. }, .. } = edit
-                && *next_offset > 30
-            {
-                *next_offset += base;
-            }
-        }
-        edits.retain(|edit| !matches!(edit, Edit::Close(_)));
-    });
-    disk
-}
-
-/// The manifest names a segment born with records that no store holds.
-fn no_store() -> SimDisk {
-    let disk = unclean();
-    rewrite(&disk, |edits| {
-        for edit in edits.iter_mut() {
-            if let Edit::Create { base, born, .. } = edit {
-                *born = base.filter(|_| false).map(|durable_end| Born { durable_end, length: 0 });
-            }
-        }
-    });
-    let prepared = take_apart(&disk).stores.into_iter().filter(|s| s.seal.is_none() && s.frames.is_empty());
-    let store = prepared.last().unwrap();
-    disk.overwrite(path(&store.name), BASE_POSITION, forge::base_sector(&uuid(&disk), store.id, 90)).unwrap();
-    let frames = one_frame(&disk, store.id);
-    disk.overwrite(path(&store.name), FIRST_FRAME, frames).unwrap();
-    disk
-}
-
-/// A recovery's copy says that five records were proven, in a log whose stores hold none.
-fn no_store_at_all() -> SimDisk {
-    let disk = begun();
-    let donor = findings(&recovery_crashed()).unnamed.into_iter().find_map(|u| u.head).unwrap();
-    let id = 9;
-    let head = stonelog::store::Head { uuid: uuid(&disk), id, ..donor };
-    let mut bytes = head.encode().to_vec();
-    bytes.extend(forge::base_sector(&uuid(&disk), id, 5));
-    disk.write_file(path(&names::store(id)), bytes).unwrap();
-    disk
-}
-
-/// A valid first frame for a store, which attests all before it.
-fn one_frame(disk: &SimDisk, id: u64) -> Vec<u8> {
-    use stonelog::frame::{Header, Kind, Lag, PayloadChecksum, Seed, encode_header};
-    let payload = content(90);
-    let header = Header { kind: Kind::Record, length: payload.len() as u32, ordinal: 0, lag: Lag::ZERO };
-    let seed = Seed::of_segment(&uuid(disk), id);
-    let mut bytes = encode_header(&header, PayloadChecksum::of(&payload), seed).to_vec();
-    bytes.extend(payload);
-    bytes
-}
-
-// ---- bases -------------------------------------------------------------------------------------
-
-/// The base is gone and so is the end of the segment before it, so that nobody knows what it was.
-fn base_lost_unrecoverable() -> SimDisk {
-    let disk = several_unsealed();
-    let stores: Vec<_> = take_apart(&disk).stores.into_iter().filter(|s| s.seal.is_none()).collect();
-    disk.zero(path(&stores[1].name), BASE_POSITION..FIRST_FRAME).unwrap();
-    let last = last_record(&stores[0]);
-    disk.flip_bit(path(&stores[0].name), last.position + 17, 1).unwrap();
-    disk
-}
-
-/// The manifest knows the base of a copy; its base sector says another.
-fn base_contradicts() -> SimDisk {
-    let disk = born_copy();
-    let segment =
-        findings(&disk).segments.into_iter().find(|s| s.state.base.is_some() && s.state.seal.is_none());
-    let segment = segment.unwrap();
-    let wrong = forge::base_sector(&uuid(&disk), segment.id, segment.base.unwrap() + 3);
-    disk.overwrite(path(&names::store(segment.id)), BASE_POSITION, wrong).unwrap();
-    disk
-}
-
-fn base_below() -> SimDisk {
-    let disk = unclean();
-    let store = store_at(&disk, 2);
-    let base = findings(&disk).segments[2].base.unwrap();
-    let wrong = forge::base_sector(&uuid(&disk), store.id, base - 2);
-    disk.overwrite(path(&store.name), BASE_POSITION, wrong).unwrap();
-    disk
-}
-
-// ---- the manifest and indexes ------------------------------------------------------------------
-
-fn manifest_middle() -> SimDisk {
-    let disk = manifest_torn();
-    let log = open(&disk);
-    log.put_meta("one", b"1").unwrap();
-    log.put_meta("two", b"2").unwrap();
-    log.put_meta("three", b"3").unwrap();
-    let disk = after(&disk, Loss::Nothing);
-    drop(log);
-    without_room(&disk);
-    let frames = manifest_frames(&disk);
-    disk.flip_bit(path(MANIFEST), frames[frames.len() - 2].0 + 17, 0).unwrap();
-    disk
-}
-
-/// An older MANIFEST beside stores that it does not name yet.
-fn lost_create() -> SimDisk {
-    let (disk, log) = filled(14);
-    log.close().unwrap();
-    let old = disk.read_file(path(MANIFEST)).unwrap();
-    let log = open(&disk);
-    append(&log, 90);
-    log.close().unwrap();
-    let disk = after(&disk, Loss::Nothing);
-    disk.write_file(path(MANIFEST), old).unwrap();
-    disk
-}
-
-/// An index of a sealed segment that lacks its last record, its checksums holding.
-fn index_of_another_count() -> SimDisk {
-    let disk = closed();
-    let name = path(&names::index(id(&disk, 0)));
-    let mut bytes = disk.read_file(&name).unwrap();
-    let count = u32::from_le_bytes(bytes[28..32].try_into().unwrap());
-    bytes[28..32].copy_from_slice(&(count - 1).to_le_bytes());
-    let checksum = crc32fast::hash(&bytes[..60]);
-    bytes[60..64].copy_from_slice(&checksum.to_le_bytes());
-    disk.write_file(&name, bytes).unwrap();
     disk
 }
