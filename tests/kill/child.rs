@@ -100,7 +100,7 @@ pub fn options(dice: &mut Dice) -> Options {
 }
 
 /// The phase in which an opening of this directory would be.
-fn phase_of_opening(directory: &Path) -> Phase {
+pub fn phase_of_opening(directory: &Path) -> Phase {
     match manifest::read(&OsDisk, directory) {
         Ok(Reading::Whole { state, .. }) if state.closed.is_some() => Phase::Reopen,
         Ok(Reading::Whole { .. }) => Phase::Recover,

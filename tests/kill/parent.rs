@@ -19,6 +19,8 @@ use crate::said::Said;
 
 /// A child that says nothing for so long hangs.
 const SILENCE: Duration = Duration::from_secs(120);
+/// A blow that found no aim in so many openings falls all the same.
+const PATIENCE: u32 = 20;
 /// What a phase is taken to last before it was seen to end.
 const UNSEEN: Duration = Duration::from_millis(1);
 
@@ -141,6 +143,7 @@ pub fn strike(
 ) -> Result<BTreeSet<Phase>, String> {
     habits.forget_begun();
     let mut passes = aim.passes;
+    let mut lives = 0;
     loop {
         let Some((when, said)) = running.next()? else { return Err("the child ended by itself".to_string()) };
         habits.note(when, &said);
@@ -154,6 +157,11 @@ pub fn strike(
                 break;
             }
             passes -= 1;
+        }
+        lives += u32::from(matches!(said, Said::Open { .. }));
+        if lives == PATIENCE {
+            // What it waits for may never come again: then the blow lands anywhere.
+            break;
         }
     }
     blow(running)?;

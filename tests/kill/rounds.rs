@@ -73,8 +73,6 @@ struct Rounds {
     histogram: Histogram,
     tally: Tally,
     openings: Openings,
-    /// The log was left by a kill, and nobody opened it since.
-    unclean: bool,
 }
 
 const REPLAY: &str = "a_killed_process";
@@ -90,14 +88,12 @@ impl Rounds {
             histogram: Histogram::default(),
             tally: Tally::default(),
             openings: Openings::default(),
-            unclean: false,
         }
     }
 
     fn begin_anew(&mut self) {
         self.scratch = Scratch::new(self.seed, REPLAY);
         self.tally.acknowledged += std::mem::take(&mut self.model).acknowledged;
-        self.unclean = false;
     }
 
     /// One child, killed while it is in this phase, if all goes well.
@@ -115,7 +111,6 @@ impl Rounds {
                 model.hear(said)
             })?;
         self.histogram.add(&under_way);
-        self.unclean = true;
         Ok(())
     }
 
@@ -123,8 +118,12 @@ impl Rounds {
     fn round(&mut self, phase: Phase, looks: bool) -> Result<(), String> {
         match phase {
             Phase::Begin => self.begin_anew(),
-            // There must be something to copy.
-            Phase::Recover if !self.unclean => self.run_and_kill(Phase::Append)?,
+            // There must be something to recover: a kill may fall before the beginning or behind the close.
+            Phase::Recover => {
+                while child::phase_of_opening(&self.scratch.log()) != Phase::Recover {
+                    self.run_and_kill(Phase::Append)?;
+                }
+            }
             _ => {}
         }
         self.run_and_kill(phase)?;
@@ -139,7 +138,6 @@ impl Rounds {
         self.scratch.copy_evidence();
         let log = open_and_check(&mut self.model, &self.scratch, &mut self.dice, &mut self.openings)?;
         go_on(&mut self.model, log, life, &mut self.dice)?;
-        self.unclean = false;
         // Half of the logs go on, so that some have seen many crashes.
         if self.dice.one_in(2) {
             self.begin_anew();
