@@ -29,7 +29,7 @@ const WORK: &str = "STONELOG_KILL_CHILD_WORK";
 pub const LIVES: u32 = 1_000;
 const THREADS: u32 = 4;
 /// The thread that opens, truncates alone, and closes.
-const MAIN: u32 = 50;
+pub const MAIN: u32 = 50;
 
 /// What a child is told to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -54,6 +54,7 @@
 mod check;
 mod child;
 mod dice;
+mod full_disk;
 mod holder;
 mod machine;
 mod model;
@@ -64,6 +65,7 @@ mod record;
 mod rounds;
 mod said;
 mod scratch;
+mod small_disk;
 
 #[test]
 #[ignore = "the child process of the other tests; does nothing by itself"]

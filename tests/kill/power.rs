@@ -11,6 +11,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::check::{Openings, go_on, open_and_check};
 use crate::child::{self, LIVES, Work};
@@ -23,7 +24,7 @@ use crate::rounds::{Histogram, ROUNDS, seed, tell};
 use crate::said::Said;
 use crate::scratch::Scratch;
 
-const DEFAULT_ROUNDS: u32 = 20;
+const DEFAULT_ROUNDS: u32 = 13;
 const REPLAY: &str = "the_disk_stops";
 
 /// FS_IOC_SHUTDOWN is _IOR('X', 125, u32). With 2 nothing is flushed; with 1 the journal is, first.
@@ -123,10 +124,11 @@ fn inside() {
         let flags = 1 + dice.below(2) as u32;
         let stopped = |running: &mut Running| {
             switch.stop(flags)?;
+            let moment = Instant::now();
             // Either it meets an error and ends, or it lives and is killed.
-            std::thread::sleep(std::time::Duration::from_millis(dice.below(5)));
+            std::thread::sleep(Duration::from_millis(dice.below(5)));
             let _ = running.kill();
-            Ok(())
+            Ok(Some(moment))
         };
         let aim = Aim::at(phase, &mut Dice(life.into()));
         let mut dead = false;

@@ -18,7 +18,7 @@ use crate::scratch::Scratch;
 
 pub const ROUNDS: &str = "STONELOG_KILL_ROUNDS";
 pub const SEED: &str = "STONELOG_KILL_SEED";
-const DEFAULT_ROUNDS: u32 = 40;
+const DEFAULT_ROUNDS: u32 = 26;
 /// Rounds beyond those asked for, for phases that were missed.
 const MORE_ROUNDS: u32 = 200;
 
