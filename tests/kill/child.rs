@@ -84,11 +84,14 @@ impl<T> OrFail<T> for stonelog::Result<T> {
     }
 }
 
-/// Does it, between the two things to be said about a phase.
-fn within<T>(thread: u32, phase: Phase, call: impl FnOnce() -> T) -> T {
+/// Does it, between the two things to be said about a phase. What fails where it must not is not said
+/// to be left: that is where the process ends.
+fn within<T>(thread: u32, phase: Phase, call: impl FnOnce() -> stonelog::Result<T>) -> stonelog::Result<T> {
     say(Said::In { thread, phase });
     let result = call();
-    say(Said::Out { thread, phase });
+    if matches!(result, Ok(_) | Err(Error::NoSpace { .. })) {
+        say(Said::Out { thread, phase });
+    }
     result
 }
 
@@ -248,8 +251,9 @@ impl Worker<'_> {
         let names = self.names(count, false);
         let appended: Vec<u64> = within(self.thread, Phase::Append, || {
             let append = |name: &Name| self.unless_full(self.log.append(name.bytes()), "appending");
-            names.iter().map_while(append).collect()
-        });
+            Ok(names.iter().map_while(append).collect())
+        })
+        .or_fail("appending");
         self.acknowledge(appended.into_iter().zip(&names));
     }
 
@@ -272,8 +276,9 @@ impl Worker<'_> {
         let offsets: Vec<u64> = within(self.thread, Phase::Submit, || {
             let submit = |name: &Name| self.unless_full(self.log.submit(name.bytes()), "submitting");
             let tickets: Vec<_> = names.iter().map_while(submit).collect();
-            tickets.into_iter().map(|ticket| ticket.wait().or_fail("waiting").start).collect()
-        });
+            tickets.into_iter().map(|ticket| Ok(ticket.wait()?.start)).collect()
+        })
+        .or_fail("waiting");
         self.acknowledge(offsets.into_iter().zip(&names));
     }
 
@@ -286,11 +291,13 @@ impl Worker<'_> {
             for _ in 0..2_000 {
                 let open = |segment: &stonelog::SegmentInfo| !segment.sealed && known.contains(&segment.id);
                 if !self.log.segments().iter().any(open) {
-                    return;
+                    break;
                 }
                 std::thread::yield_now();
             }
-        });
+            Ok(())
+        })
+        .or_fail("watching segments");
     }
 
     fn truncate_front(&mut self) {

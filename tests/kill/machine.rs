@@ -58,13 +58,13 @@ pub fn image(keep: &Path) -> PathBuf {
 ///
 /// # Panics
 /// If the inner test fails. Then what it left is kept.
-pub fn run_in(filesystem: Filesystem, inner: &str) {
+pub fn run_in(filesystem: Filesystem, inner: &str, hint: &str) {
     let kept = tempfile::Builder::new().prefix("stonelog-kill-").tempdir().unwrap();
     let directory = kept.path().join("mounted");
     std::fs::create_dir(&directory).unwrap();
     let mount = match prepare(filesystem, kept.path(), &directory) {
         Ok(mount) => mount,
-        Err(why) => return tell(&format!("SKIPPED {inner} on {filesystem:?}: {why}")),
+        Err(why) => return tell(&format!("SKIPPED {inner} on {filesystem:?}: {why} ({hint})")),
     };
     let exe = std::env::current_exe().unwrap();
     let mut command = in_namespace(&mount);

@@ -49,14 +49,14 @@ impl Running {
     }
 
     /// SIGKILL, now. An error if it was not alive any more.
-    pub fn kill(&mut self) -> Result<Option<Instant>, String> {
+    pub fn kill(&mut self) -> Result<(), String> {
         self.child.kill().map_err(|error| error.to_string())?;
         let status = self.child.wait().map_err(|error| error.to_string())?;
         // A process that a signal ended has no exit code.
         if status.code().is_some() {
             return Err(format!("the child ended by itself: {status}"));
         }
-        Ok(None)
+        Ok(())
     }
 }
 
@@ -132,14 +132,13 @@ impl Aim {
     }
 }
 
-/// Listens until the aim is in sight, spins into it, strikes, and hears the rest. The blow gives its
-/// moment where the child outlives it for a while. `Err` is the first
+/// Listens until the aim is in sight, spins into it, strikes, and hears the rest. `Err` is the first
 /// wrong thing that was heard, or a child that ended by itself.
 pub fn strike(
     running: &mut Running,
     aim: &Aim,
     habits: &mut Habits,
-    blow: impl FnOnce(&mut Running) -> Result<Option<Instant>, String>,
+    blow: impl FnOnce(&mut Running) -> Result<(), String>,
     mut hear: impl FnMut(&Said) -> Result<(), String>,
 ) -> Result<BTreeSet<Phase>, String> {
     habits.forget_begun();
@@ -165,12 +164,9 @@ pub fn strike(
             break;
         }
     }
-    let moment = blow(running)?;
+    blow(running)?;
     while let Some((when, said)) = running.next()? {
-        // A child that outlives the blow leaves the phases that it was in.
-        if moment.is_none_or(|moment| when < moment) {
-            habits.note(when, &said);
-        }
+        habits.note(when, &said);
         hear(&said)?;
     }
     Ok(habits.under_way())

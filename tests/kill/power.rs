@@ -11,7 +11,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::check::{Openings, go_on, open_and_check};
 use crate::child::{self, LIVES, Work};
@@ -87,7 +87,7 @@ fn remount(place: &Place, options: &str) -> Result<(), String> {
 
 #[test]
 fn the_disk_stops_and_nothing_acknowledged_is_lost() {
-    run_in(Filesystem::Ext4, "power::inside");
+    run_in(Filesystem::Ext4, "power::inside", "run as root, with loop devices and mkfs.ext4");
 }
 
 #[test]
@@ -118,19 +118,26 @@ fn inside() {
             // The directory that the log is to be in is there for good.
             std::fs::File::open(&place.directory).and_then(|directory| directory.sync_all()).unwrap();
         }
-        let life = round * (LIVES + 1);
+        let mut life = round * 2 * (LIVES + 1);
+        // There must be something to recover.
+        while phase == Phase::Recover && child::phase_of_opening(&scratch.log()) != phase {
+            let command = child::command(&scratch.log(), life, dice.next(), Work::Cycles);
+            let aim = Aim::at(Phase::Append, &mut dice);
+            strike(&mut Running::start(command), &aim, &mut habits, Running::kill, |said| model.hear(said))
+                .unwrap_or_else(|what| failed(what));
+            life += 1;
+        }
         let mut running = Running::start(child::command(&scratch.log(), life, dice.next(), Work::Cycles));
         let mut switch = Switch::ready(&place.directory).unwrap();
         let flags = 1 + dice.below(2) as u32;
         let stopped = |running: &mut Running| {
             switch.stop(flags)?;
-            let moment = Instant::now();
             // Either it meets an error and ends, or it lives and is killed.
             std::thread::sleep(Duration::from_millis(dice.below(5)));
             let _ = running.kill();
-            Ok(Some(moment))
+            Ok(())
         };
-        let aim = Aim::at(phase, &mut Dice(life.into()));
+        let aim = Aim::at(phase, &mut Dice(u64::from(round) ^ seed));
         let mut dead = false;
         let under_way = strike(&mut running, &aim, &mut habits, stopped, |said| match said {
             // What it meets once the disk is gone is no failure.
