@@ -26,10 +26,22 @@ const SEED: &str = "STONELOG_KILL_CHILD_SEED";
 const WORK: &str = "STONELOG_KILL_CHILD_WORK";
 
 /// A child may open the log so many times.
-pub const LIVES: u32 = 1_000;
+const LIVES: u32 = 1_000;
 const THREADS: u32 = 4;
 /// The thread that opens, truncates alone, and closes.
 pub const MAIN: u32 = 50;
+
+/// Numbers of lives, no two the same in a run: a record's name begins with one.
+#[derive(Debug, Default)]
+pub struct Lives(u32);
+
+impl Lives {
+    /// The first of as many as a child may need.
+    pub fn take(&mut self) -> u32 {
+        self.0 += LIVES;
+        self.0
+    }
+}
 
 /// What a child is told to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use stonelog::{Durability, Error, Log};
 
 use crate::check::{Openings, go_on, open_and_check};
-use crate::child::{self, LIVES, Work};
+use crate::child::{self, Lives, Work};
 use crate::dice::{Dice, variable};
 use crate::machine::{Filesystem, place, run_in};
 use crate::model::Model;
@@ -159,11 +159,12 @@ fn killed_while_full(place: &Path, keep: Option<PathBuf>, seed: u64, kind: &str)
         let mut model = Model::default();
         tally.rounds += 1;
         // The disk is full twice, the second time from a log that met a full disk before.
-        for life in [0, LIVES] {
+        let mut lives = Lives::default();
+        for _ in 0..2 {
             let work = if dice.one_in(2) { Work::Fill } else { Work::FillWithChanges };
             let failed = |what: String| -> ! { panic!("round {round}, {work:?}: {what}") };
             let filler = Filler::leaving(place, (200 + dice.below(600)) << 10);
-            kill_when_full(&scratch, &mut model, life, work, &mut dice, &mut tally)
+            kill_when_full(&scratch, &mut model, lives.take(), work, &mut dice, &mut tally)
                 .unwrap_or_else(|what| failed(what));
             if dice.one_in(2) {
                 filler.take_all();
@@ -187,7 +188,7 @@ fn killed_while_full(place: &Path, keep: Option<PathBuf>, seed: u64, kind: &str)
             filler.give_back();
             let log = open_and_check(&mut model, &scratch, &mut dice, &mut openings)
                 .unwrap_or_else(|what| failed(format!("with space again: {what}")));
-            go_on(&mut model, log, life + LIVES - 1, &mut dice).unwrap_or_else(|what| failed(what));
+            go_on(&mut model, log, lives.take(), &mut dice).unwrap_or_else(|what| failed(what));
         }
         tally.acknowledged += model.acknowledged;
     }

@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::check::{Openings, go_on, open_and_check};
-use crate::child::{self, LIVES, Work};
+use crate::child::{self, Lives, Work};
 use crate::dice::{Dice, variable};
 use crate::machine::{Filesystem, Place, image, place, run, run_in};
 use crate::model::Model;
@@ -107,6 +107,7 @@ fn inside() {
     let new_scratch = || Scratch::on(&place.directory, Some(place.keep.clone()), seed, REPLAY);
     let mut scratch = new_scratch();
     let mut model = Model::default();
+    let mut lives = Lives::default();
     let mut acknowledged = 0;
     let phases = dice.shuffled(&Phase::all());
     for round in 0..rounds {
@@ -118,16 +119,15 @@ fn inside() {
             // The directory that the log is to be in is there for good.
             std::fs::File::open(&place.directory).and_then(|directory| directory.sync_all()).unwrap();
         }
-        let mut life = round * 2 * (LIVES + 1);
         // There must be something to recover.
         while phase == Phase::Recover && child::phase_of_opening(&scratch.log()) != phase {
-            let command = child::command(&scratch.log(), life, dice.next(), Work::Cycles);
+            let command = child::command(&scratch.log(), lives.take(), dice.next(), Work::Cycles);
             let aim = Aim::at(Phase::Append, &mut dice);
             strike(&mut Running::start(command), &aim, &mut habits, Running::kill, |said| model.hear(said))
                 .unwrap_or_else(|what| failed(what));
-            life += 1;
         }
-        let mut running = Running::start(child::command(&scratch.log(), life, dice.next(), Work::Cycles));
+        let mut running =
+            Running::start(child::command(&scratch.log(), lives.take(), dice.next(), Work::Cycles));
         let mut switch = Switch::ready(&place.directory).unwrap();
         let flags = 1 + dice.below(2) as u32;
         let stopped = |running: &mut Running| {
@@ -154,7 +154,7 @@ fn inside() {
         scratch.copy_evidence();
         let log = open_and_check(&mut model, &scratch, &mut dice, &mut openings)
             .unwrap_or_else(|what| failed(format!("{what} (the child met an error: {dead})")));
-        go_on(&mut model, log, life + LIVES, &mut dice).unwrap_or_else(|what| failed(what));
+        go_on(&mut model, log, lives.take(), &mut dice).unwrap_or_else(|what| failed(what));
     }
     acknowledged += model.acknowledged;
     tell(&format!("the disk stopped in: {}", histogram.show()));

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::check::{Openings, go_on, leave_half_a_batch, open_and_check};
-use crate::child::{self, LIVES, Work};
+use crate::child::{self, Lives, Work};
 use crate::dice::{Dice, variable};
 use crate::model::Model;
 use crate::parent::{Aim, Habits, Running, strike};
@@ -69,6 +69,7 @@ struct Rounds {
     dice: Dice,
     scratch: Scratch,
     model: Model,
+    lives: Lives,
     habits: Habits,
     histogram: Histogram,
     tally: Tally,
@@ -84,6 +85,7 @@ impl Rounds {
             dice: Dice(seed),
             scratch: Scratch::new(seed, REPLAY),
             model: Model::default(),
+            lives: Lives::default(),
             habits: Habits::default(),
             histogram: Histogram::default(),
             tally: Tally::default(),
@@ -98,10 +100,9 @@ impl Rounds {
 
     /// One child, killed while it is in this phase, if all goes well.
     fn run_and_kill(&mut self, phase: Phase) -> Result<(), String> {
-        let life = self.tally.rounds * (LIVES + 1);
         self.tally.rounds += 1;
         let aim = Aim::at(phase, &mut self.dice);
-        let command = child::command(&self.scratch.log(), life, self.dice.next(), Work::Cycles);
+        let command = child::command(&self.scratch.log(), self.lives.take(), self.dice.next(), Work::Cycles);
         let (model, tally) = (&mut self.model, &mut self.tally);
         let under_way =
             strike(&mut Running::start(command), &aim, &mut self.habits, Running::kill, |said| {
@@ -127,7 +128,7 @@ impl Rounds {
             _ => {}
         }
         self.run_and_kill(phase)?;
-        let life = self.tally.rounds * (LIVES + 1) - 1;
+        let life = self.lives.take();
         if self.dice.one_in(3) {
             self.tally.torn += u32::from(leave_half_a_batch(&self.scratch.log(), life)?);
         }
