@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use stonelog::disk::OsDisk;
@@ -158,13 +158,23 @@ pub fn main() {
             change_alone(&log, &mut dice);
         }
         let acknowledged = AtomicU64::new(0);
+        let met_full_disk = AtomicBool::new(work == Work::Cycles);
         std::thread::scope(|scope| {
             for thread in 0..THREADS {
                 let dice = Dice(dice.next());
                 let log = &log;
-                let acknowledged = &acknowledged;
-                let mut worker =
-                    Worker { log, life, thread, durability, work, acknowledged, number: 0, dice };
+                let (acknowledged, met_full_disk) = (&acknowledged, &met_full_disk);
+                let mut worker = Worker {
+                    log,
+                    life,
+                    thread,
+                    durability,
+                    work,
+                    acknowledged,
+                    met_full_disk,
+                    number: 0,
+                    dice,
+                };
                 scope.spawn(move || (0..operations).for_each(|count| worker.work(count)));
             }
         });
@@ -204,6 +214,8 @@ struct Worker<'a> {
     work: Work,
     /// Behind some acknowledged record: a place where the front may go.
     acknowledged: &'a AtomicU64,
+    /// Until then nothing is truncated, or the disk would never get full.
+    met_full_disk: &'a AtomicBool,
     /// Of the next record. A refused one gives its number back.
     number: u32,
     dice: Dice,
@@ -211,7 +223,7 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     fn work(&mut self, count: u64) {
-        let changes = self.work != Work::Fill;
+        let changes = self.work != Work::Fill && self.met_full_disk.load(Ordering::Relaxed);
         match self.dice.below(100) {
             0..46 => self.append(),
             46..64 => self.append_batch(),
@@ -227,6 +239,7 @@ impl Worker<'_> {
     fn unless_full<T>(&self, result: stonelog::Result<T>, doing: &str) -> Option<T> {
         match result {
             Err(Error::NoSpace { .. }) if self.work != Work::Cycles => {
+                self.met_full_disk.store(true, Ordering::Relaxed);
                 say(Said::NoSpace { thread: self.thread });
                 None
             }
