@@ -1,4 +1,5 @@
-//! The real disk does what the trait `Disk` says, on the filesystem that this test runs on.
+//! The real disk does what the trait `Disk` says, on the filesystem that this test runs on. What it does
+//! when it is full is in tests/kill/small_disk.rs, which makes filesystems to fill.
 #![expect(clippy::disallowed_methods, reason = "the real filesystem is what is tested here")]
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail by panic, as the tests do")]
 
@@ -129,48 +130,6 @@ fn a_reservation_that_fails_leaves_the_file_as_it_was() {
     let error = reader.reserve(1 << 20).unwrap_err();
     assert_ne!(error.raw_os_error(), Some(0), "{error}");
     assert_eq!(contents(&*file), b"stone");
-}
-
-/// Needs a filesystem of its own, a small one, in the directory that STONELOG_SMALL_DISK names:
-/// `mount -t tmpfs -o size=1m none DIR`, then `cargo test --test os_disk -- --ignored`.
-#[test]
-#[ignore = "needs STONELOG_SMALL_DISK: a directory on a filesystem of about 1 MiB"]
-fn a_full_disk_is_named_and_given_back() {
-    let small = std::env::var_os("STONELOG_SMALL_DISK").unwrap();
-    let dir = tempfile::tempdir_in(small).unwrap();
-    let file = open(&dir.path().join("file"), OpenMode::CreateNew);
-    write_all_at(&*file, &[7; 5000], 0).unwrap();
-    // Leaves an errno behind that the reservation must not report.
-    assert!(OsDisk.open(&dir.path().join("nowhere"), OpenMode::Read).is_err());
-
-    let error = file.reserve(1 << 30).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
-    assert_eq!(contents(&*file), [7; 5000]);
-    file.reserve(200_000).unwrap();
-    assert_eq!(file.length().unwrap(), 200_000);
-
-    // A file with a hole, longer than the disk: nothing to extend, and still not to be had.
-    let sparse_path = dir.path().join("sparse");
-    let sparse = open(&sparse_path, OpenMode::CreateNew);
-    sparse.set_length(1 << 30).unwrap();
-    assert_eq!(sparse.reserve(1 << 29).unwrap_err().kind(), ErrorKind::StorageFull);
-    assert_eq!(sparse.length().unwrap(), 1 << 30);
-    // What was found for its holes stays with it (ext4), until it is gone.
-    drop(sparse);
-    OsDisk.remove(&sparse_path).unwrap();
-
-    // The lock is to be had on a disk that has nothing left.
-    let lock = dir.path().join("LOCK");
-    fs::write(&lock, "1234567\n").unwrap();
-    let filler = open(&dir.path().join("filler"), OpenMode::CreateNew);
-    let mut position = 0;
-    while let Ok(count) = filler.write_at(&[1; 4096], position) {
-        position += count as u64;
-    }
-    let LockAttempt::Acquired(_guard) = OsDisk.lock(&lock).unwrap() else { panic!("free") };
-    assert!(
-        matches!(OsDisk.lock(&lock).unwrap(), LockAttempt::Held { pid: Some(pid) } if pid == std::process::id())
-    );
 }
 
 #[test]
