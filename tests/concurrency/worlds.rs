@@ -146,7 +146,14 @@ impl Actor {
 
     fn told<T>(&self, at: usize, outcome: Result<T, Error>, taken: impl FnOnce(T) -> Outcome) {
         match outcome {
-            Ok(value) => self.learn(at, taken(value)),
+            Ok(value) => {
+                let outcome = taken(value);
+                if let Outcome::Acknowledged(range) = &outcome {
+                    let durable = held(|| self.log.durable_end());
+                    assert!(range.end <= durable, "{range:?} acknowledged, durable end {durable}");
+                }
+                self.learn(at, outcome);
+            }
             Err(Error::Io { .. } | Error::NoSpace { .. }) => self.learn(at, Outcome::Refused),
             Err(Error::Poisoned { .. }) => {}
             Err(error) => panic!("{error}"),
