@@ -405,7 +405,7 @@ fn live(seed: u64, traced: bool) -> u64 {
     let knowledge = Arc::new(Mutex::new(Knowledge { cuts, ..Knowledge::default() }));
     disk.crash_at_mutation(world.crash);
     disk.crash_mid_write(world.mid_write);
-    if let Some(fault) = world.fault.clone() {
+    if let Some(fault) = world.fault {
         disk.inject(fault);
     }
     let threads: Vec<_> = (0..world.threads)
