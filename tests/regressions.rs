@@ -161,6 +161,21 @@ fn a_leader_that_panics_leaves_nobody_waiting() {
     assert!(matches!(log.append("d"), Err(Error::Poisoned { .. })));
 }
 
+/// A truncation that panicked left the writer paused, and every append after it went round for ever
+/// (G6: they must hear of it). Whoever holds the sync stage and panics now poisons the log. (And does so
+/// before it lets go: a leader that came in between acknowledged what was never fsynced, G1. That one
+/// takes two threads; `tests/concurrency` tries every order of them.)
+#[test]
+fn a_truncation_that_panics_leaves_no_append_waiting() {
+    let (disk, log) = Gated::open(Background::Inline);
+    append(&log, "r", 0..3);
+    log.sync().unwrap();
+    drop(disk.hold("MANIFEST"));
+    assert!(catch_unwind(AssertUnwindSafe(|| log.truncate_back(1))).is_err());
+    assert!(matches!(log.append("d"), Err(Error::Poisoned { .. })));
+    assert!(matches!(log.truncate_back(0), Err(Error::Poisoned { .. })));
+}
+
 /// A waker that tells, or panics.
 struct Wakes(Option<Sender<()>>);
 

@@ -75,7 +75,17 @@ pub fn found<T>(disk: &SimDisk, loss: Loss, look: impl FnOnce(&Log) -> T) -> T {
     })
 }
 
-/// Checks that a record which was acknowledged, or seen, at this moment is there after the worst
+/// Checks that a record which was acknowledged at this moment lies below the durable end, can be read,
+/// and survives.
+#[track_caller]
+pub fn acknowledged(log: &Log, disk: &SimDisk, offset: u64, bytes: &[u8]) {
+    let durable = held(|| log.durable_end());
+    assert!(offset < durable, "record {offset} was acknowledged, and the durable end is {durable}");
+    held(|| assert_eq!(&*log.read(offset).unwrap(), bytes, "G8: record {offset} was acknowledged"));
+    survives(disk, offset, bytes);
+}
+
+/// Checks that a record which was acknowledged, or shown, at this moment is there after the worst
 /// power cut.
 #[track_caller]
 pub fn survives(disk: &SimDisk, offset: u64, bytes: &[u8]) {

@@ -146,7 +146,14 @@ impl Actor {
 
     fn told<T>(&self, at: usize, outcome: Result<T, Error>, taken: impl FnOnce(T) -> Outcome) {
         match outcome {
-            Ok(value) => self.learn(at, taken(value)),
+            Ok(value) => {
+                let outcome = taken(value);
+                if let Outcome::Acknowledged(range) = &outcome {
+                    let durable = held(|| self.log.durable_end());
+                    assert!(range.end <= durable, "{range:?} acknowledged, durable end {durable}");
+                }
+                self.learn(at, outcome);
+            }
             Err(Error::Io { .. } | Error::NoSpace { .. }) => self.learn(at, Outcome::Refused),
             Err(Error::Poisoned { .. }) => {}
             Err(error) => panic!("{error}"),
@@ -398,7 +405,7 @@ fn live(seed: u64, traced: bool) -> u64 {
     let knowledge = Arc::new(Mutex::new(Knowledge { cuts, ..Knowledge::default() }));
     disk.crash_at_mutation(world.crash);
     disk.crash_mid_write(world.mid_write);
-    if let Some(fault) = world.fault.clone() {
+    if let Some(fault) = world.fault {
         disk.inject(fault);
     }
     let threads: Vec<_> = (0..world.threads)
