@@ -436,7 +436,7 @@ impl FrameLister<'_> {
         let mut failed = None;
         let outcome = scan::scan(&source, &extent, |frame| {
             if failed.is_none() && self.left > 0 {
-                failed = self.frame(frame, &source, seed, length).err();
+                failed = self.frame(frame).err();
             }
             if failed.is_some() || self.left == 0 {
                 source.stop();
@@ -461,13 +461,10 @@ impl FrameLister<'_> {
         Ok(())
     }
 
-    fn frame(&mut self, frame: Frame, source: &StoreSource, seed: Seed, length: u64) -> io::Result<()> {
+    fn frame(&mut self, frame: Frame) -> io::Result<()> {
         if frame.position > self.end && self.is_wanted(self.ordinal..frame.header.ordinal) {
-            let defect = scan::frame_at(source, seed, self.end, length).err();
-            self.broken(
-                self.end..frame.position,
-                defect.map_or("a frame of another record", Defect::describe),
-            )?;
+            let what = frame.gap.map_or("a frame of another record", Defect::describe);
+            self.broken(self.end..frame.position, what)?;
         }
         self.end = frame.position.saturating_add(frame.header.frame_bytes());
         let header = frame.header;

@@ -227,7 +227,8 @@ impl State {
     }
 
     fn seal(&mut self, id: u64, seal: Seal) -> Result<(), &'static str> {
-        if self.segments.range(..id).any(|(_, before)| before.seal.is_none()) {
+        // Sealed segments come first, so that the nearest one before speaks for all.
+        if self.segments.range(..id).next_back().is_some_and(|(_, before)| before.seal.is_none()) {
             return Err("a Seal before its predecessor's");
         }
         let segment = self.segments.get_mut(&id).ok_or("a Seal of a segment that is not there")?;

@@ -328,10 +328,12 @@ impl Planner<'_> {
             return;
         }
         let missing = |id: u64| {
-            self.findings
-                .segments
-                .iter()
-                .any(|s| s.id == id && s.state.seal.is_some() && s.store.length().is_none())
+            let segments = &self.findings.segments;
+            let found = segments.binary_search_by_key(&id, |segment| segment.id);
+            found
+                .ok()
+                .and_then(|place| segments.get(place))
+                .is_some_and(|s| s.state.seal.is_some() && s.store.length().is_none())
         };
         let sealed_end = self.old.sealed_end();
         for found in &self.assessment.damage {
