@@ -132,6 +132,9 @@ pub struct Outcome {
     pub tail: Option<Range<u64>>,
     /// Ranges that the disk could not read.
     pub unreadable: Vec<Range<u64>>,
+    /// How many bytes were hashed for it: the work, which no bytes can make more than a few times
+    /// what was scanned (up to 64 MiB; beyond, see [`MOST_PREFIXES`]).
+    pub hashed_bytes: u64,
 }
 
 /// A place where a frame should be and is not.
@@ -190,6 +193,7 @@ pub fn scan(source: &(impl Source + ?Sized), extent: &Extent, mut sink: impl FnM
         probe: Window::new(source, end, PROBE_BYTES, Ahead::No),
         credit: end,
         prefixes: None,
+        hashed_bytes: 0,
     };
     scanner.run(&mut sink)
 }
@@ -220,6 +224,7 @@ struct Scanner<'a, S: Source + ?Sized> {
     /// How many bytes may still be hashed in vain before prefixes are taken.
     credit: u64,
     prefixes: Option<Prefixes>,
+    hashed_bytes: u64,
 }
 
 impl<S: Source + ?Sized> Scanner<'_, S> {
@@ -254,6 +259,7 @@ impl<S: Source + ?Sized> Scanner<'_, S> {
             }
         }
         outcome.unreadable = std::mem::take(&mut self.window.unreadable);
+        outcome.hashed_bytes = self.hashed_bytes;
         outcome
     }
 
@@ -373,6 +379,7 @@ impl<S: Source + ?Sized> Scanner<'_, S> {
         if self.prefixes.is_some() {
             return self.verify_by_prefixes(position, header);
         }
+        self.hashed_bytes += header.frame_bytes();
         let window = if self.window.holds(position) { &mut self.window } else { &mut self.probe };
         window.verify(position, header, self.extent.seed).inspect_err(|_| self.charge(header))
     }
@@ -383,6 +390,7 @@ impl<S: Source + ?Sized> Scanner<'_, S> {
         self.credit = self.credit.saturating_sub(header.frame_bytes());
         if self.credit == 0 {
             self.prefixes = Prefixes::build(&mut self.probe);
+            self.hashed_bytes += self.extent.end;
         }
     }
 
@@ -394,6 +402,7 @@ impl<S: Source + ?Sized> Scanner<'_, S> {
             let prefixes = self.prefixes.as_ref()?;
             let from = prefixes.until(&mut self.window, &mut self.probe, start)?;
             let until = prefixes.until(&mut self.window, &mut self.probe, end)?;
+            self.hashed_bytes += start % prefixes.stride + end % prefixes.stride + HEADER_BYTES;
             let payload = PayloadChecksum::from_value(until ^ shifted(from, u64::from(header.length)));
             let window = if self.window.holds(position) { &mut self.window } else { &mut self.probe };
             Some(frame::verifies(&window.header_bytes(position)?, payload, self.extent.seed))

@@ -307,11 +307,15 @@ impl Segment {
         if let Some(index) = rebuilt.get() {
             return Ok(index);
         }
-        let count = self.count();
         let length = self.sealed.map_or(0, |sealed| sealed.length);
+        // A Seal may state any length; what the file has decides how many records it can hold.
+        let end = self.sealed.map_or(0, |sealed| sealed.next_offset);
+        let count = record_count(self.base, end, length.min(store.published()));
         let positions = scan_positions(store, self.base, count, length);
         let bytes = encode_index(&self.place.uuid, self.id, length, &positions, count);
-        let kept = self.place.writable && write_index_bytes(&self.place, self.id, &bytes, false).is_ok();
+        let fits = count == self.count();
+        let kept =
+            fits && self.place.writable && write_index_bytes(&self.place, self.id, &bytes, false).is_ok();
         let loaded = if kept { FileIndex::load(&self.place, self.id, count, length).ok() } else { None };
         let index = match loaded {
             Some(index) => index,
