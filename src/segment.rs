@@ -282,6 +282,19 @@ impl Segment {
         (0..count).map(|ordinal| Ok(self.position(ordinal)?.unwrap_or(index::NO_FRAME))).collect()
     }
 
+    /// The offset behind the last record that the store can hold, whatever was stated of it.
+    pub(crate) fn readable_end(&self) -> u64 {
+        let count = match (self.memory_index(), self.sealed) {
+            (Some(index), _) => index.len(),
+            (None, Some(sealed)) => {
+                let length = self.store().map_or(0, |store| store.published());
+                record_count(self.base, sealed.next_offset, length)
+            }
+            (None, None) => 0,
+        };
+        self.base.saturating_add(u64::from(count))
+    }
+
     fn count(&self) -> u32 {
         self.sealed.map_or(0, |sealed| record_count(self.base, sealed.next_offset, sealed.length))
     }

@@ -180,6 +180,12 @@ impl Printer<'_> {
                 return Err(error.into());
             }
             self.note(offset, &error)?;
+            // A damaged file may name any number of records that are not there.
+            let next = log.readable_from(reader.offset()).min(arguments.to);
+            if next > reader.offset() {
+                self.stretch(next);
+                reader = log.reader(next);
+            }
         }
         Ok(())
     }
@@ -193,7 +199,7 @@ impl Printer<'_> {
             }
             other => (false, None, other.to_string()),
         };
-        self.unreadable += u64::from(!lost);
+        self.unreadable = self.unreadable.saturating_add(u64::from(!lost));
         match &mut self.trouble {
             Some(before) if (before.lost, &before.file, &before.what) == (lost, &file, &what) => {
                 before.offsets.end = offset.saturating_add(1);
@@ -204,6 +210,15 @@ impl Printer<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The trouble that was just noted goes on, up to the record `end`.
+    fn stretch(&mut self, end: u64) {
+        if let Some(trouble) = &mut self.trouble {
+            let more = end.saturating_sub(trouble.offsets.end);
+            trouble.offsets.end = trouble.offsets.end.max(end);
+            self.unreadable = self.unreadable.saturating_add(if trouble.lost { 0 } else { more });
+        }
     }
 
     fn tell_trouble(&mut self) -> io::Result<()> {

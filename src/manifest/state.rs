@@ -51,6 +51,11 @@ impl OffsetRanges {
         self.0.range(..=offset).next_back().is_some_and(|(_, end)| *end > offset)
     }
 
+    /// The end of the range that holds `offset`, if one does.
+    pub fn end_of(&self, offset: u64) -> Option<u64> {
+        self.0.range(..=offset).next_back().map(|(_, end)| *end).filter(|end| *end > offset)
+    }
+
     /// Whether the set holds all of `range`.
     pub fn covers(&self, range: &Range<u64>) -> bool {
         range.is_empty() || self.0.range(..=range.start).next_back().is_some_and(|(_, end)| *end >= range.end)
@@ -272,8 +277,9 @@ impl State {
             edits.push(Edit::Create { id: *id, base: segment.base, born: segment.born });
             edits.extend(segment.seal.map(|seal| Edit::Seal { id: *id, seal }));
         }
-        edits.extend(self.damaged.iter().map(|offsets| Edit::Damaged { offsets }));
+        // Lost ones first: a Lost would take its range out of the damaged ones.
         edits.extend(self.lost.iter().map(|offsets| Edit::Lost { offsets }));
+        edits.extend(self.damaged.iter().map(|offsets| Edit::Damaged { offsets }));
         edits.extend(
             self.meta.iter().map(|(key, value)| Edit::Meta { key: key.clone(), value: Some(value.clone()) }),
         );

@@ -248,6 +248,13 @@ impl Planner<'_> {
         } else {
             self.recover(&mut plan);
         }
+        // Offsets from here on name records that are yet to come: none of them is damaged or lost.
+        let next_offset = plan.recovery.next_offset;
+        plan.state.damaged.remove(next_offset..u64::MAX);
+        plan.state.lost.remove(next_offset..u64::MAX);
+        if self.assessment.verdict == Verdict::Damage {
+            plan.recovery.damaged = plan.state.damaged.iter().collect();
+        }
         self.tidy(&mut plan);
         plan
     }
@@ -342,7 +349,6 @@ impl Planner<'_> {
                 plan.state.damaged.insert(offsets.start.max(self.old.front)..offsets.end);
             }
         }
-        plan.recovery.damaged = plan.state.damaged.iter().collect();
     }
 
     /// Seals every unsealed segment that holds something proven (all but one that is copied whole).

@@ -158,7 +158,7 @@ fn opening_a_crafted_store_takes_no_more_than_its_bound() {
         let disk = SimDisk::new(1);
         let log = options(&disk).open(DIRECTORY).unwrap();
         log.append(b"one").unwrap();
-        drop(log);
+        std::mem::forget(log);
         disk.process_crash();
         let store = path(&names::store(1));
         let sectors = disk.read_file(&store).unwrap()[..1024].to_vec();

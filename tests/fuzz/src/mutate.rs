@@ -56,7 +56,7 @@ fn blow(disk: &SimDisk, input: &mut Bytes<'_>) {
             let other = usize::from(input.u8()) % names.len();
             disk.copy_file(path(&names[other]), &name)
         }
-        11 => disk.truncate(&name, (bytes.len() as u64 + input.number()).min(MOST_FILE_BYTES)),
+        11 => disk.truncate(&name, (bytes.len() as u64).saturating_add(input.number()).min(MOST_FILE_BYTES)),
         12 => {
             let id = input.number();
             let to = if input.u8() % 2 == 0 { names::store(id) } else { names::index(id) };
