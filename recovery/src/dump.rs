@@ -124,7 +124,7 @@ fn records(arguments: &Arguments, output: &mut Output) -> Result<Exit, Failure> 
     let recovery = log.recovery();
     let in_flight = recovery.valid_end.saturating_sub(recovery.next_offset);
     if in_flight > 0 && arguments.to > recovery.next_offset {
-        output::complain(&format!(
+        output.complain(&format!(
             "{} from offset {} on, whole but not proven acknowledged, not shown (an opening for writing keeps them): \
              log-repair dump {} --frames --from {1}",
             output::count(in_flight, "record"),
@@ -133,7 +133,7 @@ fn records(arguments: &Arguments, output: &mut Output) -> Result<Exit, Failure> 
         ));
     }
     if unreadable > 0 {
-        output::complain(&format!(
+        output.complain(&format!(
             "{} could not be read. To see all that is wrong, run: log-repair check {}",
             output::count(unreadable, "record"),
             directory.display()
@@ -152,7 +152,7 @@ struct Trouble {
 
 struct Printer<'a> {
     output: &'a mut Output,
-    raw: Option<io::BufWriter<io::Stdout>>,
+    raw: Option<output::Raw>,
     format: Format,
     trouble: Option<Trouble>,
     unreadable: u64,
@@ -243,7 +243,7 @@ impl Printer<'_> {
             Format::Text | Format::Raw => {
                 // In the order in which it happened, where both go to one terminal.
                 self.output.flush()?;
-                output::complain(&format!(
+                self.output.complain(&format!(
                     "{}: {state}: {}{file}",
                     output::records(&trouble.offsets),
                     trouble.what
@@ -320,7 +320,7 @@ fn frames(arguments: &Arguments, output: &mut Output) -> Result<Exit, Failure> {
     let state = match manifest::read(&disk, directory) {
         Ok(Reading::Whole { state, .. }) => Some(state),
         Ok(Reading::Absent | Reading::Damaged(_)) => {
-            output::complain("there is no whole MANIFEST: what follows is what the stores say by themselves");
+            output.complain("there is no whole MANIFEST: what follows is what the stores say by themselves");
             None
         }
         Err(error) => return Err(error.into()),
