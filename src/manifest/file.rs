@@ -291,6 +291,12 @@ impl ManifestFile {
         let next = directory.join(NEXT_NAME);
         let seed = Seed::of_manifest(&state.uuid, generation);
         let edits = state.edits();
+        // What could not be read again is not written: a state that was recovered from bytes which
+        // contradict each other may contradict itself.
+        if let Err(contradiction) = State::fold(edits.iter().cloned()) {
+            let what = format!("what it says and what the stores say contradict each other: {contradiction}");
+            return Err(Failure::Refused(damage(directory, None, what, None).into()));
+        }
         let batch = encode_batch(&edits, 0, seed);
         let position = SECTOR_BYTES + batch.len() as u64;
         // As much room again as the state takes: a checkpoint's cost is spread over as many edits.

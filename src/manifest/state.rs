@@ -186,7 +186,7 @@ impl State {
                 self.damaged.remove(0..offset);
                 self.lost.remove(0..offset);
             }
-            Edit::Close(close) => self.closed = Some(close),
+            Edit::Close(close) => self.close(close)?,
             Edit::Damaged { offsets } => self.damaged.insert(offsets),
             Edit::Lost { offsets } => {
                 self.damaged.remove(offsets.clone());
@@ -220,7 +220,11 @@ impl State {
         if born.is_some_and(|born| base.is_none_or(|base| born.durable_end < base)) {
             return Err("a Create born without a base, or with an end below it");
         }
-        let base = base.or_else(|| self.segments.last_key_value()?.1.seal.map(|seal| seal.next_offset));
+        let before = self.segments.last_key_value().and_then(|(_, before)| before.seal);
+        if before.is_some_and(|before| base.is_some_and(|base| base < before.next_offset)) {
+            return Err("a Create below its predecessor's Seal");
+        }
+        let base = base.or(before.map(|before| before.next_offset));
         if let (Some(base), None) = (base, born) {
             // New records will have these offsets.
             self.damaged.remove(base..u64::MAX);
@@ -258,6 +262,18 @@ impl State {
                 Some(_) => {}
             }
         }
+        Ok(())
+    }
+
+    fn close(&mut self, close: Close) -> Result<(), &'static str> {
+        if self.sealed().last().is_some_and(|(_, _, seal)| close.next_offset < seal.next_offset) {
+            return Err("a Close below the last Seal");
+        }
+        let active = self.unsealed().next().filter(|_| close.length > 0);
+        if active.and_then(|(_, active)| active.base).is_some_and(|base| close.next_offset < base) {
+            return Err("a Close below the segment that it ends");
+        }
+        self.closed = Some(close);
         Ok(())
     }
 
@@ -391,6 +407,29 @@ mod tests {
             (
                 vec![Edit::Close(Close { length: 0, next_offset: 0 }), Edit::TruncateFront { offset: 5 }],
                 "an edit follows a Close",
+            ),
+            (
+                vec![
+                    create(1),
+                    Edit::Seal { id: 1, seal: seal(5, 9) },
+                    Edit::Create { id: 2, base: Some(4), born: None },
+                ],
+                "a Create below its predecessor's Seal",
+            ),
+            (
+                vec![
+                    create(1),
+                    Edit::Seal { id: 1, seal: seal(5, 9) },
+                    Edit::Close(Close { length: 0, next_offset: 4 }),
+                ],
+                "a Close below the last Seal",
+            ),
+            (
+                vec![
+                    Edit::Create { id: 1, base: Some(5), born: None },
+                    Edit::Close(Close { length: 2000, next_offset: 4 }),
+                ],
+                "a Close below the segment that it ends",
             ),
         ];
         for (edits, why) in cases {

@@ -315,17 +315,22 @@ pub fn assess(state: &State, segments: &[SegmentFindings], unnamed: &[UnnamedSto
         prove(close.next_offset, Proof::Close);
         // It says which offset comes next, whatever became of the stores.
         loss_is_bounded = true;
-        if let Some(active) = unsealed.first().filter(|active| {
-            close.length > 0
-                && holds_too_many(active.base.or(Some(sealed_end)), close.next_offset, close.length)
-        }) {
-            damage.push(DamageFound {
+        if let Some(active) = unsealed.first().filter(|_| close.length > 0) {
+            let base = active.base.unwrap_or(sealed_end);
+            let what = if holds_too_many(Some(base), close.next_offset, close.length) {
+                Some("the Close names more records than its length can hold")
+            } else if close.length < FIRST_FRAME || close.next_offset < base {
+                Some("the Close ends the store before its first record")
+            } else {
+                None
+            };
+            damage.extend(what.map(|what| DamageFound {
                 kind: DamageKind::StoreShort,
                 id: active.id,
                 position: None,
                 offsets: None,
-                what: "the Close names more records than its length can hold".to_string(),
-            });
+                what: what.to_string(),
+            }));
         }
     }
     for store in unnamed.iter().filter(|store| store.id > state.last_id) {
