@@ -51,6 +51,8 @@ pub(crate) struct Segment {
     pub(crate) sealed: Option<SealedEnd>,
     store: OnceLock<Arc<Store>>,
     index: SegmentIndex,
+    /// What a scan finds, once an index in memory led wrong: it was read from a file, too.
+    scanned: OnceLock<Vec<u64>>,
     /// Serialises opening and rebuilding.
     opening: Mutex<()>,
     first_millis: AtomicU64,
@@ -95,6 +97,7 @@ impl Segment {
             sealed,
             store: OnceLock::from(store),
             index: SegmentIndex::Memory(index),
+            scanned: OnceLock::new(),
             opening: Mutex::new(()),
             first_millis: AtomicU64::new(0),
             last_millis: AtomicU64::new(0),
@@ -116,6 +119,7 @@ impl Segment {
             sealed: Some(end),
             store: store.map_or_else(OnceLock::new, OnceLock::from),
             index: SegmentIndex::File { loaded: OnceLock::new(), rebuilt: OnceLock::new() },
+            scanned: OnceLock::new(),
             opening: Mutex::new(()),
             first_millis: AtomicU64::new(0),
             last_millis: AtomicU64::new(0),
@@ -246,6 +250,16 @@ impl Segment {
                     }
                     Err(failure) => failed = Some((position, failure)),
                 }
+            }
+        }
+        if let Some(index) = self.memory_index() {
+            let scan = || scan_positions(store, self.base, index.len(), store.published());
+            let position = self.scanned.get_or_init(scan).get(ordinal as usize).copied();
+            let known = failed.as_ref().map(|(position, _)| *position);
+            if let Some(position) = position.filter(|at| *at != index::NO_FRAME && Some(*at) != known)
+                && let Ok((payload, header)) = store.read(position, ordinal, verify, self.place.use_maps)
+            {
+                return Ok((payload, position.saturating_add(header.frame_bytes())));
             }
         }
         match failed {
