@@ -600,8 +600,23 @@ fn an_offset_that_no_log_reaches_is_refused() {
     for first in [u64::MAX, u64::MAX - 1, (1 << 63) + 1] {
         assert!(is_damage(serve_or_not(&forged(&[init(first, 0)]))));
     }
-    let log = serve_or_not(&forged(&[init(1 << 63, 0)])).unwrap();
-    assert_eq!(log.append("far").unwrap(), 1 << 63);
+    // What can be stated, but leaves no room for a Close behind it.
+    assert!(is_damage(serve_or_not(&forged(&[init(1 << 63, 0)]))));
+    let disk = forged(&[init(1 << 62, 0)]);
+    let log = serve_or_not(&disk).unwrap();
+    assert_eq!(log.append("far").unwrap(), 1 << 62);
+    log.close().unwrap();
+    assert_eq!(serve_or_not(&disk).unwrap().offsets(), 1 << 62..(1 << 62) + 1);
+}
+
+/// Removing no offsets from a set of ranges cut one of them in two, so that it no longer covered what
+/// it held: a Seal repeated at the same end was enough, and records declared lost were missed again.
+#[test]
+fn a_seal_repeated_at_its_end_takes_nothing_from_a_lost_range() {
+    let edits =
+        [init(0, 0), Edit::Lost { offsets: 3..12 }, created(1, None), sealed(1, 8, 2000), sealed(1, 8, 2000)];
+    let state = State::fold(edits).unwrap();
+    assert!(state.lost.covers(&(3..12)));
 }
 
 /// An index that a clean close left for the active segment was believed as one in memory is: forged, with

@@ -33,6 +33,9 @@ impl OffsetRanges {
 
     /// Removes a range.
     pub fn remove(&mut self, range: Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
         while let Some((&first, &last)) =
             self.0.range(..range.end).next_back().filter(|(_, last)| **last > range.start)
         {
@@ -360,6 +363,8 @@ mod tests {
         assert_eq!(ranges.iter().collect::<Vec<_>>(), [5..6, 7..12]);
         assert!(ranges.contains(5) && !ranges.contains(6) && ranges.contains(11) && !ranges.contains(12));
         assert!(ranges.covers(&(8..12)) && !ranges.covers(&(5..8)));
+        ranges.remove(8..8);
+        assert_eq!(ranges.iter().collect::<Vec<_>>(), [5..6, 7..12], "nothing was removed");
         ranges.remove(0..100);
         assert!(ranges.is_empty());
     }

@@ -12,7 +12,7 @@ use super::report::{CutTail, Recovery};
 use super::verdict::{Assessment, Placed, Verdict};
 use crate::error::{Damage, Result};
 use crate::manifest::{self, Born, Reading, Seal, SegmentState, State};
-use crate::names;
+use crate::names::{self, MAX_STATED_OFFSET};
 use crate::options::DamagePolicy;
 use crate::store::{FIRST_FRAME, Origin};
 
@@ -134,7 +134,26 @@ pub(crate) fn plan_with(findings: &Findings, policy: DamagePolicy, thrift: Thrif
         }
     }
     let planner = Planner { findings, old: state, assessment, generation, thrift };
-    Ok(Planned::Proceed(Box::new(planner.plan())))
+    let plan = planner.plan();
+    if plan.recovery.next_offset > LARGEST_END {
+        return Err(out_of_offsets(findings, plan.recovery.next_offset).into());
+    }
+    Ok(Planned::Proceed(Box::new(plan)))
+}
+
+/// A log that ends beyond this is none that was ever written: none begins beyond half as much, and nobody
+/// appends the difference. Below it there is room for more records than anybody has.
+const LARGEST_END: u64 = MAX_STATED_OFFSET / 4 * 3;
+
+fn out_of_offsets(findings: &Findings, end: u64) -> Damage {
+    Damage {
+        directory: findings.directory.clone(),
+        file: findings.directory.join(manifest::FILE_NAME),
+        position: None,
+        offsets: None,
+        what: format!("the next offset would be {end}, which no log ever reached"),
+        proof: None,
+    }
 }
 
 fn begin(findings: &Findings) -> Result<Planned> {
