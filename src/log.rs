@@ -246,6 +246,13 @@ impl Log {
         Reader::new(self.core().clone(), from)
     }
 
+    /// The first offset from `offset` on that may be readable: whoever met a record that is damaged or
+    /// lost can step over all its neighbours at once, of which a damaged file may name any number. (The
+    /// end of what readers may see, where none is.)
+    pub fn readable_from(&self, offset: u64) -> u64 {
+        self.core().table.load().readable_from(offset, self.core().visible_end())
+    }
+
     /// Removes the records below `offset`, durably, and frees the space of whole segments. An
     /// `offset` beyond the end leaves an empty log that starts there.
     ///
@@ -449,15 +456,14 @@ impl Core {
 
     #[inline]
     fn read_from(&self, table: &Table, offset: u64, end: u64) -> Result<crate::store::Payload> {
-        let out_of_range = || Error::OutOfRange { offset, offsets: table.front..end.max(table.front) };
         if offset < table.front || offset >= end {
-            return Err(out_of_range());
+            return Err(Error::OutOfRange { offset, offsets: table.front..end.max(table.front) });
         }
         table.check_served(&self.place, offset)?;
         if offset >= self.written_end.load(Ordering::Acquire) {
             self.write_for_readers()?;
         }
-        let segment = table.segment_of(offset).ok_or_else(out_of_range)?;
+        let segment = table.segment_of(offset).ok_or_else(|| table.held_by_none(&self.place, offset))?;
         Ok(segment.read(offset, self.options.verify_reads)?.0)
     }
 

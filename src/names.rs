@@ -5,6 +5,9 @@
 
 /// The highest segment id: a name or an edit with a higher one is not Stonelog's.
 pub const MAX_ID: u64 = 1 << 62;
+/// The highest offset that a file may state; a higher one is not Stonelog's. No log begins beyond 2^62,
+/// so that this is out of reach, and no sum of an offset and a number of records overflows.
+pub const MAX_STATED_OFFSET: u64 = 1 << 63;
 /// The advisory lock's file name.
 pub const LOCK: &str = "LOCK";
 /// Where whole files go that recovery took out.

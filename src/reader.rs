@@ -183,9 +183,8 @@ impl Reader {
                 return Err(Error::OutOfRange { offset, offsets: table.front..self.limit });
             }
             let found = table.check_served(&self.core.place, offset).and_then(|()| {
-                let segment = table
-                    .segment_of(offset)
-                    .ok_or(Error::OutOfRange { offset, offsets: table.front..self.limit })?;
+                let segment =
+                    table.segment_of(offset).ok_or_else(|| table.held_by_none(&self.core.place, offset))?;
                 let (payload, position) = segment.read(offset, verify)?;
                 Ok((segment.clone(), payload, position))
             });

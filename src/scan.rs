@@ -3,13 +3,19 @@
 //! It owns the walk along the chain of frames, the search for frames beyond a gap, and what the
 //! frames attest (watermarks). It does not know files, segments or verdicts: it reads from a
 //! [`Source`] and reports an [`Outcome`]; `recovery::verdict` judges. Invariants: it ends on every
-//! input, with work linear in the bytes (n log n where somebody crafted them) and memory bounded by
-//! [`MOST_RUNS`], [`WINDOW_BYTES`] and [`MOST_PREFIXES`]; it never trusts a length before it is
-//! bounds-checked; unreadable bytes are noted and taken for zeros, which are never a frame.
+//! input, with work linear in the bytes, crafted ones too, and memory bounded by [`MOST_RUNS`],
+//! [`WINDOW_BYTES`] and [`MOST_PREFIXES`]; it never trusts a length before it is bounds-checked;
+//! unreadable bytes are noted and taken for zeros, which are never a frame.
 //!
 //! Why the search goes on behind a gap instead of stopping: a crash leaves a gap only in bytes that
 //! were never acknowledged, rot leaves one anywhere. What tells them apart is a frame *behind* the
 //! gap whose watermark covers it.
+//!
+//! Why there are two ways to verify a checksum: hashing a payload is fastest, and as long as frames
+//! hold, each byte is hashed once or twice. But bytes can be crafted so that at every eighth stands a
+//! header that claims all the rest. So what is hashed *in vain* is counted, and once that is as much
+//! as there are bytes, payloads are verified from the checksums of the file's prefixes instead, which
+//! costs no more than [`Prefixes::stride`] bytes however long they claim to be.
 
 use std::io;
 use std::ops::Range;
@@ -25,8 +31,8 @@ pub const MOST_RUNS: usize = 1 << 16;
 /// At most this many prefix checksums are held (16 MiB of memory).
 pub const MOST_PREFIXES: u64 = 1 << 22;
 
-/// Payloads up to this size are hashed as they are during a search.
-const DIRECT_BYTES: u64 = 4096;
+/// How many bytes are read at once where a look aside must not move the window.
+const PROBE_BYTES: usize = 64 << 10;
 const UNREADABLE_STEP: usize = 4096;
 const MOST_UNREADABLE: usize = 1 << 12;
 
@@ -79,6 +85,8 @@ pub struct Frame {
     pub position: u64,
     /// Its header.
     pub header: Header,
+    /// What broke the chain right before it; none where it follows the frame before, or is the first.
+    pub gap: Option<Defect>,
 }
 
 /// Intact frames without a gap between them.
@@ -92,6 +100,8 @@ pub struct Run {
     pub whole_ordinal: u32,
     /// The position behind the last whole batch's last record.
     pub whole_position: u64,
+    /// Why no frame follows the last one; none where none is wanted.
+    pub broken: Option<Defect>,
 }
 
 impl Run {
@@ -123,6 +133,9 @@ pub struct Outcome {
     pub tail: Option<Range<u64>>,
     /// Ranges that the disk could not read.
     pub unreadable: Vec<Range<u64>>,
+    /// How many bytes were hashed for it: the work, which no bytes can make more than a few times
+    /// what was scanned (up to 64 MiB; beyond, see [`MOST_PREFIXES`]).
+    pub hashed_bytes: u64,
 }
 
 /// A place where a frame should be and is not.
@@ -177,9 +190,11 @@ pub fn scan(source: &(impl Source + ?Sized), extent: &Extent, mut sink: impl FnM
     let end = extent.end.min(source.length());
     let mut scanner = Scanner {
         extent: Extent { end, ..extent.clone() },
-        window: Window::new(source, end, WINDOW_BYTES),
-        edge: Window::new(source, end, frame::HEADER_LENGTH.max(8192)),
+        window: Window::new(source, end, WINDOW_BYTES, Ahead::Yes),
+        probe: Window::new(source, end, PROBE_BYTES, Ahead::No),
+        credit: end,
         prefixes: None,
+        hashed_bytes: 0,
     };
     scanner.run(&mut sink)
 }
@@ -195,7 +210,7 @@ pub fn frame_at(
     end: u64,
 ) -> Result<Header, Defect> {
     let end = end.min(source.length());
-    let mut window = Window::new(source, end, WINDOW_BYTES);
+    let mut window = Window::new(source, end, PROBE_BYTES, Ahead::No);
     let header = window.header(position)?;
     window.verify(position, &header, seed)?;
     Ok(header)
@@ -203,9 +218,14 @@ pub fn frame_at(
 
 struct Scanner<'a, S: Source + ?Sized> {
     extent: Extent,
+    /// Moves forward through the bytes.
     window: Window<'a, S>,
-    edge: Window<'a, S>,
+    /// Looks aside, at single places, without moving the window.
+    probe: Window<'a, S>,
+    /// How many bytes may still be hashed in vain before prefixes are taken.
+    credit: u64,
     prefixes: Option<Prefixes>,
+    hashed_bytes: u64,
 }
 
 impl<S: Source + ?Sized> Scanner<'_, S> {
@@ -213,32 +233,35 @@ impl<S: Source + ?Sized> Scanner<'_, S> {
         let mut outcome = Outcome::default();
         let mut position = self.extent.start;
         let mut ordinal = 0u32;
+        let mut gap = None;
         loop {
-            let run = self.walk(position, ordinal, &mut outcome.watermark, sink);
+            let mut run = self.walk(position, ordinal, gap, &mut outcome.watermark, sink);
             let (next_position, next_ordinal) = (run.positions.end, run.ordinals.end);
+            let ended = self.extent.ordinal_end.is_some_and(|end| next_ordinal >= end);
+            if !ended {
+                gap = Some(self.defect_at(next_position, next_ordinal));
+                run.broken = gap;
+            }
             let first = outcome.runs.is_empty() && outcome.broken.is_none();
             let rest_from = if run.has_unfinished_batch() { run.whole_position } else { next_position };
             if (!run.ordinals.is_empty() || !run.positions.is_empty()) && outcome.runs.len() < MOST_RUNS {
                 outcome.runs.push(run);
             }
-            if self.extent.ordinal_end.is_some_and(|end| next_ordinal >= end) {
+            if ended {
                 break;
             }
             if first {
-                let defect = self.defect_at(next_position, next_ordinal);
-                outcome.broken = Some(Broken { position: next_position, defect });
+                outcome.broken = gap.map(|defect| Broken { position: next_position, defect });
                 outcome.tail = self.nonzero(rest_from);
             }
             let found = self.search(next_position, next_ordinal);
             match found.filter(|_| !mutant::on(Mutant::SearchOmitted)) {
-                Some(found) => {
-                    position = found.position;
-                    ordinal = found.header.ordinal;
-                }
+                Some((found, header)) => (position, ordinal) = (found, header.ordinal),
                 None => break,
             }
         }
         outcome.unreadable = std::mem::take(&mut self.window.unreadable);
+        outcome.hashed_bytes = self.hashed_bytes;
         outcome
     }
 
@@ -247,6 +270,7 @@ impl<S: Source + ?Sized> Scanner<'_, S> {
         &mut self,
         start: u64,
         ordinal: u32,
+        mut gap: Option<Defect>,
         watermark: &mut Option<Watermark>,
         sink: &mut impl FnMut(Frame),
     ) -> Run {
@@ -255,17 +279,18 @@ impl<S: Source + ?Sized> Scanner<'_, S> {
             positions: start..start,
             whole_ordinal: ordinal,
             whole_position: start,
+            broken: None,
         };
         while self.extent.ordinal_end.is_none_or(|end| run.ordinals.end < end) {
             let position = run.positions.end;
             let Ok(header) = self.window.header(position) else { break };
             if header.ordinal != run.ordinals.end
                 || !self.plausible(&header)
-                || self.window.verify(position, &header, self.extent.seed).is_err()
+                || self.verify(position, &header).is_err()
             {
                 break;
             }
-            let frame = Frame { position, header };
+            let frame = Frame { position, header, gap: gap.take() };
             sink(frame);
             note_watermark(watermark, frame);
             run.positions.end = position + header.frame_bytes();
@@ -290,12 +315,14 @@ impl<S: Source + ?Sized> Scanner<'_, S> {
     }
 
     fn defect_at(&mut self, position: u64, ordinal: u32) -> Defect {
-        if self.window.unreadable.iter().any(|range| range.contains(&position)) {
+        let unreadable = &self.window.unreadable;
+        let near = unreadable.partition_point(|range| range.end <= position);
+        if unreadable.get(near).is_some_and(|range| range.start <= position) {
             return Defect::Unreadable;
         }
         match self.window.header(position) {
             Err(defect) => defect,
-            Ok(header) => match self.window.verify(position, &header, self.extent.seed) {
+            Ok(header) => match self.verify(position, &header) {
                 Ok(()) if header.ordinal != ordinal => Defect::WrongOrdinal,
                 Ok(()) => Defect::NoHeader,
                 Err(defect) => defect,
@@ -305,17 +332,20 @@ impl<S: Source + ?Sized> Scanner<'_, S> {
 
     /// Finds the next valid frame behind the gap that begins at `gap`, where a frame with `ordinal`
     /// should be.
-    fn search(&mut self, gap: u64, ordinal: u32) -> Option<Frame> {
+    fn search(&mut self, gap: u64, ordinal: u32) -> Option<(u64, Header)> {
         // The broken header's own end first, taken only where exactly one record is missing: then
         // nothing intact can lie in between.
-        if let Ok(broken) = self.window.header(gap) {
+        if let Some(next) = ordinal.checked_add(1)
+            && let Ok(broken) = self.window.header(gap)
+        {
             let guess = gap.saturating_add(broken.frame_bytes());
-            if ordinal
-                .checked_add(1)
-                .is_some_and(|next| self.window.header(guess).is_ok_and(|header| header.ordinal == next))
-                && let Some(frame) = self.candidate(guess, gap, ordinal)
+            let window = if self.window.holds(guess) { &mut self.window } else { &mut self.probe };
+            if let Ok(header) = window.header(guess)
+                && header.ordinal == next
+                && self.can_stand(guess, &header, gap, ordinal)
+                && self.verify(guess, &header).is_ok()
             {
-                return Some(frame);
+                return Some((guess, header));
             }
         }
         let mut position = gap.checked_add(frame::ALIGNMENT)?;
@@ -327,44 +357,64 @@ impl<S: Source + ?Sized> Scanner<'_, S> {
                 position = position.checked_add(zeros as u64 * frame::ALIGNMENT)?;
                 continue;
             }
-            if let Some(frame) = self.candidate(position, gap, ordinal) {
-                return Some(frame);
+            if let Ok(header) = self.window.header(position)
+                && self.can_stand(position, &header, gap, ordinal)
+                && self.verify(position, &header).is_ok()
+            {
+                return Some((position, header));
             }
             position = position.checked_add(frame::ALIGNMENT)?;
         }
         None
     }
 
-    /// The frame at `position`, if it is valid and can stand there.
-    fn candidate(&mut self, position: u64, gap: u64, ordinal: u32) -> Option<Frame> {
-        let header = self.window.header(position).ok()?;
+    /// Whether a frame with this header can stand at `position`, behind a gap where `ordinal` is missed.
+    fn can_stand(&self, position: u64, header: &Header, gap: u64, ordinal: u32) -> bool {
         let most_lost = position.saturating_sub(gap) / HEADER_BYTES;
-        let lost = u64::from(header.ordinal.checked_sub(ordinal)?);
-        if lost > most_lost
-            || self.extent.ordinal_end.is_some_and(|end| header.ordinal >= end)
-            || !self.plausible(&header)
-        {
-            return None;
-        }
-        let checksum = self.far_checksum(position + HEADER_BYTES, u64::from(header.length))?;
-        let bytes = self.window.header_bytes(position)?;
-        frame::verifies(&bytes, checksum, self.extent.seed).then_some(Frame { position, header })
+        header.ordinal.checked_sub(ordinal).is_some_and(|lost| u64::from(lost) <= most_lost)
+            && self.extent.ordinal_end.is_none_or(|end| header.ordinal < end)
+            && self.plausible(header)
     }
 
-    /// A payload's checksum at a cost that does not depend on its length, so that bytes crafted to
-    /// look like many long frames cannot make the search quadratic.
-    fn far_checksum(&mut self, start: u64, length: u64) -> Option<PayloadChecksum> {
-        let stride = Prefixes::stride(self.extent.end);
-        if length <= DIRECT_BYTES {
-            return self.window.checksum(start, length);
+    /// Checks the checksum of the frame at `position`, whose bounds were checked.
+    #[inline]
+    fn verify(&mut self, position: u64, header: &Header) -> Result<(), Defect> {
+        if self.prefixes.is_some() {
+            return self.verify_by_prefixes(position, header);
         }
-        if self.prefixes.is_none() {
-            self.prefixes = Some(Prefixes::build(&mut self.edge, stride)?);
+        self.hashed_bytes += header.frame_bytes();
+        let window = if self.window.holds(position) { &mut self.window } else { &mut self.probe };
+        window.verify(position, header, self.extent.seed).inspect_err(|_| self.charge(header))
+    }
+
+    /// A frame was hashed in vain.
+    #[cold]
+    fn charge(&mut self, header: &Header) {
+        self.credit = self.credit.saturating_sub(header.frame_bytes());
+        if self.credit == 0 {
+            self.prefixes = Prefixes::build(&mut self.probe);
+            self.hashed_bytes += self.extent.end;
         }
-        let end = start.checked_add(length).filter(|end| *end <= self.extent.end)?;
-        let from = self.prefixes.as_ref()?.until(&mut self.window, start)?;
-        let until = self.prefixes.as_ref()?.until(&mut self.edge, end)?;
-        Some(PayloadChecksum::from_value(until ^ shifted(from, length)))
+    }
+
+    /// Checks a frame's checksum at a cost that does not depend on its length.
+    fn verify_by_prefixes(&mut self, position: u64, header: &Header) -> Result<(), Defect> {
+        let start = position.saturating_add(HEADER_BYTES);
+        let end = start.saturating_add(u64::from(header.length));
+        let checked = (|| {
+            let prefixes = self.prefixes.as_ref()?;
+            let from = prefixes.until(&mut self.window, &mut self.probe, start)?;
+            let until = prefixes.until(&mut self.window, &mut self.probe, end)?;
+            self.hashed_bytes += start % prefixes.stride + end % prefixes.stride + HEADER_BYTES;
+            let payload = PayloadChecksum::from_value(until ^ shifted(from, u64::from(header.length)));
+            let window = if self.window.holds(position) { &mut self.window } else { &mut self.probe };
+            Some(frame::verifies(&window.header_bytes(position)?, payload, self.extent.seed))
+        })();
+        match checked {
+            Some(true) => Ok(()),
+            Some(false) => Err(Defect::Checksum),
+            None => Err(Defect::LengthBeyondEnd),
+        }
     }
 
     /// From the first to behind the last non-zero byte at or behind `from`.
@@ -418,36 +468,55 @@ struct Prefixes {
 }
 
 impl Prefixes {
+    /// How far apart they are in a file of `end` bytes: 8 bytes up to 32 MiB, more where there would
+    /// be too many of them.
     fn stride(end: u64) -> u64 {
-        (end / MOST_PREFIXES).next_power_of_two().max(1024)
+        end.div_ceil(MOST_PREFIXES).next_power_of_two().max(frame::ALIGNMENT)
     }
 
-    fn build<S: Source + ?Sized>(window: &mut Window<'_, S>, stride: u64) -> Option<Prefixes> {
-        let mut checksums = vec![0];
-        let mut hasher = crc32fast::Hasher::new();
+    fn build<S: Source + ?Sized>(probe: &mut Window<'_, S>) -> Option<Prefixes> {
+        let stride = Prefixes::stride(probe.end);
+        let mut checksums = Vec::with_capacity(usize::try_from(probe.end / stride).ok()?.checked_add(1)?);
+        let mut checksum = 0;
         let mut position = 0;
-        while position + stride <= window.end {
-            let mut done = 0;
-            while done < stride {
-                let bytes = window.bytes_from(position + done)?;
-                let take = usize::try_from(stride - done).unwrap_or(usize::MAX).min(bytes.len());
-                hasher.update(bytes.get(..take)?);
-                done += take as u64;
+        loop {
+            checksums.push(checksum);
+            if position + stride > probe.end {
+                return Some(Prefixes { stride, checksums });
             }
-            checksums.push(hasher.clone().finalize());
+            // Each piece is read once: the probe's bytes are as many whole strides.
+            if !probe.holds_all(position, stride) {
+                let bytes = (PROBE_BYTES as u64).min(probe.end - position);
+                probe.bytes(position, usize::try_from(bytes).ok()?)?;
+            }
+            checksum = probe.checksum_from(checksum, position, stride)?;
             position += stride;
         }
-        Some(Prefixes { stride, checksums })
     }
 
-    /// The checksum of the file's first `end` bytes.
-    fn until<S: Source + ?Sized>(&self, window: &mut Window<'_, S>, end: u64) -> Option<u32> {
-        let index = usize::try_from(end / self.stride).ok()?.min(self.checksums.len() - 1);
+    /// The checksum of the file's first `end` bytes, from the nearest prefix and the bytes behind it.
+    fn until<'a, S: Source + ?Sized>(
+        &self,
+        window: &mut Window<'a, S>,
+        probe: &mut Window<'a, S>,
+        end: u64,
+    ) -> Option<u32> {
+        let index = usize::try_from(end / self.stride).ok()?;
         let from = index as u64 * self.stride;
         let prefix = *self.checksums.get(index)?;
-        let rest = window.checksum_from(prefix, from, end - from)?;
-        Some(rest)
+        if from == end {
+            return Some(prefix);
+        }
+        let window = if window.holds_all(from, end - from) { window } else { probe };
+        window.checksum_from(prefix, from, end - from)
     }
+}
+
+/// Whether a window reads more than it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ahead {
+    Yes,
+    No,
 }
 
 /// A piece of the source in memory.
@@ -455,14 +524,25 @@ struct Window<'a, S: Source + ?Sized> {
     source: &'a S,
     end: u64,
     size: usize,
+    ahead: Ahead,
     start: u64,
     buffer: Vec<u8>,
     unreadable: Vec<Range<u64>>,
 }
 
 impl<'a, S: Source + ?Sized> Window<'a, S> {
-    fn new(source: &'a S, end: u64, size: usize) -> Window<'a, S> {
-        Window { source, end, size, start: 0, buffer: Vec::new(), unreadable: Vec::new() }
+    fn new(source: &'a S, end: u64, size: usize, ahead: Ahead) -> Window<'a, S> {
+        Window { source, end, size, ahead, start: 0, buffer: Vec::new(), unreadable: Vec::new() }
+    }
+
+    /// Whether a header at `position` is in memory.
+    fn holds(&self, position: u64) -> bool {
+        self.holds_all(position, HEADER_BYTES)
+    }
+
+    fn holds_all(&self, position: u64, length: u64) -> bool {
+        let held = self.start + self.buffer.len() as u64;
+        position >= self.start && position.checked_add(length).is_some_and(|end| end <= held)
     }
 
     /// Bytes from `position` on: at least one, at most a window's size; `None` at the end.
@@ -481,14 +561,17 @@ impl<'a, S: Source + ?Sized> Window<'a, S> {
             if end > self.end || length > self.size {
                 return None;
             }
-            self.fill(position);
+            self.fill(position, length);
         }
         let from = usize::try_from(position - self.start).ok()?;
         self.buffer.get(from..from + length)
     }
 
-    fn fill(&mut self, position: u64) {
-        let length = usize::try_from(self.end - position).unwrap_or(usize::MAX).min(self.size);
+    fn fill(&mut self, position: u64, wanted: usize) {
+        let length = match self.ahead {
+            Ahead::Yes => usize::try_from(self.end - position).unwrap_or(usize::MAX).min(self.size),
+            Ahead::No => wanted,
+        };
         self.start = position;
         self.buffer.resize(length, 0);
         if self.source.read(position, &mut self.buffer).is_ok() {
@@ -551,8 +634,13 @@ impl<'a, S: Source + ?Sized> Window<'a, S> {
         let mut hasher = crc32fast::Hasher::new_with_initial(checksum);
         let mut done = 0;
         while done < length {
-            let bytes = self.bytes_from(start.checked_add(done)?)?;
-            let take = usize::try_from(length - done).unwrap_or(usize::MAX).min(bytes.len());
+            let position = start.checked_add(done)?;
+            let left = usize::try_from(length - done).unwrap_or(usize::MAX);
+            let bytes = match self.ahead {
+                Ahead::Yes => self.bytes_from(position)?,
+                Ahead::No => self.bytes(position, left.min(self.size))?,
+            };
+            let take = left.min(bytes.len());
             hasher.update(bytes.get(..take)?);
             done += take as u64;
         }
@@ -560,22 +648,28 @@ impl<'a, S: Source + ?Sized> Window<'a, S> {
     }
 }
 
+/// Notes a range that cannot be read; the ranges stay in order, and neither overlap nor touch.
 fn note_unreadable(ranges: &mut Vec<Range<u64>>, range: Range<u64>) {
-    let full = ranges.len() >= MOST_UNREADABLE;
-    match ranges.last_mut() {
-        Some(last) if range.start >= last.start && range.end <= last.end => {}
-        // Past the limit the last range swallows what follows: the bound on memory holds, and no
-        // unreadable byte is forgotten.
-        Some(last) if last.end == range.start || full => last.end = last.end.max(range.end),
-        _ => ranges.push(range),
+    let first = ranges.partition_point(|other| other.end < range.start);
+    let touched = ranges.iter().skip(first).take_while(|other| other.start <= range.end).count();
+    if touched == 0 && ranges.len() < MOST_UNREADABLE {
+        ranges.insert(first, range);
+        return;
     }
+    // Past the limit a neighbour swallows the range: the bound on memory holds, and no unreadable
+    // byte is forgotten.
+    let (first, touched) = if touched == 0 { (first.saturating_sub(1), 1) } else { (first, touched) };
+    let merged = ranges
+        .drain(first..first + touched)
+        .fold(range, |all, other| all.start.min(other.start)..all.end.max(other.end));
+    ranges.insert(first, merged);
 }
 
 /// Walks headers, without checksums, from the frame of `ordinals.start` at `position` to the one
 /// of `ordinals.end`: the position behind the last record before it. For frames that a scan found
 /// to be valid.
 pub fn locate(source: &(impl Source + ?Sized), position: u64, ordinals: Range<u32>) -> Option<u64> {
-    let mut window = Window::new(source, source.length(), WINDOW_BYTES);
+    let mut window = Window::new(source, source.length(), WINDOW_BYTES, Ahead::Yes);
     let (mut position, mut next, mut behind) = (position, ordinals.start, position);
     while next < ordinals.end {
         let header = window.header(position).ok().filter(|header| header.ordinal == next)?;

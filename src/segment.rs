@@ -52,6 +52,8 @@ pub(crate) struct Segment {
     pub(crate) sealed: Option<SealedEnd>,
     store: OnceLock<Arc<Store>>,
     index: SegmentIndex,
+    /// What a scan finds, once an index in memory led wrong: it was read from a file, too.
+    scanned: OnceLock<Vec<u64>>,
     /// Serialises opening and rebuilding.
     opening: Mutex<()>,
     first_millis: AtomicU64,
@@ -59,17 +61,8 @@ pub(crate) struct Segment {
 }
 
 enum SegmentIndex {
-    /// `inherited`: so many of its first entries came from a file, or from a scan at opening.
-    /// `rebuilt`: these again, from the store, once one of them was found to lead wrong.
-    Memory {
-        index: MemoryIndex,
-        inherited: u32,
-        rebuilt: OnceLock<FileIndex>,
-    },
-    File {
-        loaded: OnceLock<FileIndex>,
-        rebuilt: OnceLock<FileIndex>,
-    },
+    Memory(MemoryIndex),
+    File { loaded: OnceLock<FileIndex>, rebuilt: OnceLock<FileIndex> },
 }
 
 struct FileIndex {
@@ -104,7 +97,8 @@ impl Segment {
             base,
             sealed,
             store: OnceLock::from(store),
-            index: SegmentIndex::Memory { inherited: index.len(), index, rebuilt: OnceLock::new() },
+            index: SegmentIndex::Memory(index),
+            scanned: OnceLock::new(),
             opening: Mutex::new(()),
             first_millis: AtomicU64::new(0),
             last_millis: AtomicU64::new(0),
@@ -126,6 +120,7 @@ impl Segment {
             sealed: Some(end),
             store: store.map_or_else(OnceLock::new, OnceLock::from),
             index: SegmentIndex::File { loaded: OnceLock::new(), rebuilt: OnceLock::new() },
+            scanned: OnceLock::new(),
             opening: Mutex::new(()),
             first_millis: AtomicU64::new(0),
             last_millis: AtomicU64::new(0),
@@ -135,7 +130,7 @@ impl Segment {
     /// The in-memory index of an active segment.
     pub(crate) fn memory_index(&self) -> Option<&MemoryIndex> {
         match &self.index {
-            SegmentIndex::Memory { index, .. } => Some(index),
+            SegmentIndex::Memory(index) => Some(index),
             SegmentIndex::File { .. } => None,
         }
     }
@@ -198,21 +193,18 @@ impl Segment {
     /// The position of a record's frame, as the index tells it.
     #[inline]
     fn position(&self, ordinal: u32) -> Result<Option<u64>> {
-        let index = match &self.index {
-            SegmentIndex::Memory { index, inherited, rebuilt } => {
-                match rebuilt.get().filter(|_| ordinal < *inherited) {
-                    Some(rebuilt) => rebuilt,
-                    None => return Ok(index.get(ordinal)),
-                }
+        match &self.index {
+            SegmentIndex::Memory(index) => Ok(index.get(ordinal)),
+            SegmentIndex::File { loaded, rebuilt } => {
+                let index = match rebuilt.get().or_else(|| loaded.get()) {
+                    Some(index) => index,
+                    None => self.load_index()?,
+                };
+                index.lookup(ordinal).map_err(|error| {
+                    Error::io("reading", &self.place.path(&names::index(self.id)), None, error)
+                })
             }
-            SegmentIndex::File { loaded, rebuilt } => match rebuilt.get().or_else(|| loaded.get()) {
-                Some(index) => index,
-                None => self.load_index()?,
-            },
-        };
-        index
-            .lookup(ordinal)
-            .map_err(|error| Error::io("reading", &self.place.path(&names::index(self.id)), None, error))
+        }
     }
 
     /// Reads the record at `offset`, which is this segment's.
@@ -246,11 +238,9 @@ impl Segment {
         mut failed: Option<(u64, ReadFailure)>,
         verify: bool,
     ) -> Result<(Payload, u64)> {
-        let rebuilt = match &self.index {
-            SegmentIndex::File { rebuilt, .. } => Some(rebuilt),
-            SegmentIndex::Memory { inherited, rebuilt, .. } => Some(rebuilt).filter(|_| ordinal < *inherited),
-        };
-        if let Some(rebuilt) = rebuilt.filter(|rebuilt| rebuilt.get().is_none()) {
+        if let SegmentIndex::File { rebuilt, .. } = &self.index
+            && rebuilt.get().is_none()
+        {
             tracing::warn!(segment = self.id, offset, "an index led wrong, or to damage: rebuilding it");
             self.rebuild_index(rebuilt)?;
             // Where the scan finds no frame for the record, the old position says where it was.
@@ -261,6 +251,16 @@ impl Segment {
                     }
                     Err(failure) => failed = Some((position, failure)),
                 }
+            }
+        }
+        if let Some(index) = self.memory_index() {
+            let scan = || scan_positions(store, self.base, index.len(), store.published());
+            let position = self.scanned.get_or_init(scan).get(ordinal as usize).copied();
+            let known = failed.as_ref().map(|(position, _)| *position);
+            if let Some(position) = position.filter(|at| *at != index::NO_FRAME && Some(*at) != known)
+                && let Ok((payload, header)) = store.read(position, ordinal, verify, self.place.use_maps)
+            {
+                return Ok((payload, position.saturating_add(header.frame_bytes())));
             }
         }
         match failed {
@@ -297,6 +297,19 @@ impl Segment {
         (0..count).map(|ordinal| Ok(self.position(ordinal)?.unwrap_or(index::NO_FRAME))).collect()
     }
 
+    /// The offset behind the last record that the store can hold, whatever was stated of it.
+    pub(crate) fn readable_end(&self) -> u64 {
+        let count = match (self.memory_index(), self.sealed) {
+            (Some(index), _) => index.len(),
+            (None, Some(sealed)) => {
+                let length = self.store().map_or(0, |store| store.published());
+                record_count(self.base, sealed.next_offset, length)
+            }
+            (None, None) => 0,
+        };
+        self.base.saturating_add(u64::from(count))
+    }
+
     fn count(&self) -> u32 {
         self.sealed.map_or(0, |sealed| record_count(self.base, sealed.next_offset, sealed.length))
     }
@@ -322,16 +335,15 @@ impl Segment {
         if let Some(index) = rebuilt.get() {
             return Ok(index);
         }
-        let (count, length) = match &self.index {
-            SegmentIndex::Memory { inherited, .. } => (*inherited, store.published()),
-            SegmentIndex::File { .. } => (self.count(), self.sealed.map_or(0, |sealed| sealed.length)),
-        };
+        let length = self.sealed.map_or(0, |sealed| sealed.length);
+        // A Seal may state any length; what the file has decides how many records it can hold.
+        let end = self.sealed.map_or(0, |sealed| sealed.next_offset);
+        let count = record_count(self.base, end, length.min(store.published()));
         let positions = scan_positions(store, self.base, count, length);
         let bytes = encode_index(&self.place.uuid, self.id, length, &positions, count);
-        // An active segment's index is written when it is closed or sealed.
-        let is_whole = matches!(self.index, SegmentIndex::File { .. });
+        let fits = count == self.count();
         let kept =
-            is_whole && self.place.writable && write_index_bytes(&self.place, self.id, &bytes, false).is_ok();
+            fits && self.place.writable && write_index_bytes(&self.place, self.id, &bytes, false).is_ok();
         let loaded = if kept { FileIndex::load(&self.place, self.id, count, length).ok() } else { None };
         let index = match loaded {
             Some(index) => index,

@@ -125,7 +125,8 @@ pub(crate) fn parse_base(bytes: &[u8], seed: Seed) -> Option<u64> {
     let (body, checksum) = base.split_last_chunk::<4>()?;
     let (magic, number) = body.split_first_chunk::<8>()?;
     let holds = *magic == BASE_MAGIC && base_checksum(body, seed) == u32::from_le_bytes(*checksum);
-    holds.then_some(u64::from_le_bytes(*number.first_chunk::<8>()?))
+    let base = u64::from_le_bytes(*number.first_chunk::<8>()?);
+    (holds && base <= names::MAX_STATED_OFFSET).then_some(base)
 }
 
 fn base_checksum(body: &[u8], seed: Seed) -> u32 {

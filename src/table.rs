@@ -30,6 +30,38 @@ impl Table {
         self.segments.get(behind.checked_sub(1)?)
     }
 
+    /// Why no segment holds an offset that lies within the log.
+    #[cold]
+    pub(crate) fn held_by_none(&self, place: &Place, offset: u64) -> Error {
+        Damage {
+            directory: place.directory.clone(),
+            file: place.directory.clone(),
+            position: None,
+            offsets: Some(offset..offset.saturating_add(1)),
+            what: "no store holds this record".to_string(),
+            proof: None,
+        }
+        .into()
+    }
+
+    /// The first offset, from `offset` on and below `end`, that is not known to be unreadable.
+    pub(crate) fn readable_from(&self, offset: u64, end: u64) -> u64 {
+        let mut offset = offset.max(self.front);
+        while offset < end {
+            if let Some(behind) = self.damaged.end_of(offset).or_else(|| self.lost.end_of(offset)) {
+                offset = behind;
+                continue;
+            }
+            let next = self.segments.partition_point(|segment| segment.base <= offset);
+            let holder = next.checked_sub(1).and_then(|place| self.segments.get(place));
+            if holder.is_some_and(|segment| offset < segment.readable_end()) {
+                return offset;
+            }
+            offset = self.segments.get(next).map_or(end, |segment| segment.base);
+        }
+        end.max(self.front)
+    }
+
     /// Refuses offsets that are known not to be readable.
     #[inline]
     pub(crate) fn check_served(&self, place: &Place, offset: u64) -> Result<()> {

@@ -8,7 +8,6 @@
 //! what the next opening does. The second look costs nothing after a clean close, and where the log
 //! is not closed it is also the test whether it held still: damage does, a write in flight does not.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
@@ -19,9 +18,9 @@ use serde::Serialize;
 use stonelog::disk::{Disk, OsDisk};
 use stonelog::frame::Seed;
 use stonelog::manifest::{OffsetRanges, Reading};
-use stonelog::recovery::verdict::{Assessment, DamageKind};
+use stonelog::recovery::verdict::Assessment;
 use stonelog::recovery::{Depth, Findings, SegmentFindings, StoreFindings, inspect};
-use stonelog::scan::{self, Defect, Extent, Outcome};
+use stonelog::scan::{self, Extent, Outcome};
 use stonelog::store::FIRST_FRAME;
 
 use crate::finding::{self, Code, Finding, LooseStore, Opening, Seen, Severity};
@@ -113,14 +112,12 @@ fn look(directory: &Path, progress: bool) -> Result<Report, Failure> {
             directory.display()
         )));
     }
-    let defects = defects_of(&disk, &findings);
     let loose = match findings.manifest {
         Reading::Whole { .. } => Vec::new(),
         Reading::Absent | Reading::Damaged(_) => loose_stores(&disk, &findings),
     };
     meter.end();
-    let seen =
-        Seen { findings: &findings, defects: &defects, loose: &loose, opening: &opening, holder, changed };
+    let seen = Seen { findings: &findings, loose: &loose, opening: &opening, holder, changed };
     let list = finding::list(&seen);
     let lost = finding::unreadable(&list);
     let records =
@@ -179,28 +176,6 @@ fn is_no_log(findings: &Findings) -> bool {
         && !lock
 }
 
-/// What is wrong where a gap begins: the inspection tells it for the first of each store only.
-fn defects_of(disk: &dyn Disk, findings: &Findings) -> BTreeMap<(u64, u64), Defect> {
-    let mut defects = BTreeMap::new();
-    let (Reading::Whole { state, .. }, Some(assessment)) = (&findings.manifest, &findings.assessment) else {
-        return defects;
-    };
-    for damage in assessment.damage.iter().filter(|damage| damage.kind == DamageKind::Frames(None)) {
-        let Some(position) = damage.position else { continue };
-        let Ok(source) = StoreSource::open(disk, &findings.directory, damage.id) else { continue };
-        let seal = findings.segments.iter().find(|s| s.id == damage.id).and_then(|s| s.state.seal);
-        let end = seal.map_or(u64::MAX, |seal| seal.length);
-        let defect = defect_at(&source, Seed::of_segment(&state.uuid, damage.id), position, end);
-        defects.insert((damage.id, position), defect);
-    }
-    defects
-}
-
-fn defect_at(source: &StoreSource, seed: Seed, position: u64, end: u64) -> Defect {
-    // A valid frame that is not in the chain carries another record's number.
-    scan::frame_at(source, seed, position, end).err().unwrap_or(Defect::WrongOrdinal)
-}
-
 /// Looks at each store by itself, where there is no manifest to go by.
 fn loose_stores(disk: &dyn Disk, findings: &Findings) -> Vec<LooseStore> {
     let open = |id: u64| StoreSource::open(disk, &findings.directory, id);
@@ -211,8 +186,7 @@ fn loose_stores(disk: &dyn Disk, findings: &Findings) -> Vec<LooseStore> {
     let identities: Vec<[u8; 16]> = heads.collect();
     let mut stores = Vec::new();
     for (id, length) in &findings.listing.stores {
-        let mut loose =
-            LooseStore { id: *id, store: StoreFindings::Missing, scan: None, defects: BTreeMap::new() };
+        let mut loose = LooseStore { id: *id, store: StoreFindings::Missing, scan: None };
         match open(*id) {
             Err(error) => loose.store = StoreFindings::Unreadable { why: error.to_string() },
             Ok(source) => {
@@ -224,15 +198,7 @@ fn loose_stores(disk: &dyn Disk, findings: &Findings) -> Vec<LooseStore> {
                     let seed = Seed::of_segment(&uuid, *id);
                     let base = loose.store.base();
                     let extent = Extent { seed, start: FIRST_FRAME, end: *length, base, ordinal_end: None };
-                    let outcome = scan::scan(&source, &extent, |_| {});
-                    let mut end = FIRST_FRAME;
-                    for run in &outcome.runs {
-                        if run.positions.start > end {
-                            loose.defects.insert(end, defect_at(&source, seed, end, *length));
-                        }
-                        end = run.positions.end;
-                    }
-                    loose.scan = Some(outcome);
+                    loose.scan = Some(scan::scan(&source, &extent, |_| {}));
                 } else {
                     loose.store = source.findings(&[0; 16], *id);
                 }

@@ -124,7 +124,7 @@ fn records(arguments: &Arguments, output: &mut Output) -> Result<Exit, Failure> 
     let recovery = log.recovery();
     let in_flight = recovery.valid_end.saturating_sub(recovery.next_offset);
     if in_flight > 0 && arguments.to > recovery.next_offset {
-        output::complain(&format!(
+        output.complain(&format!(
             "{} from offset {} on, whole but not proven acknowledged, not shown (an opening for writing keeps them): \
              log-repair dump {} --frames --from {1}",
             output::count(in_flight, "record"),
@@ -133,7 +133,7 @@ fn records(arguments: &Arguments, output: &mut Output) -> Result<Exit, Failure> 
         ));
     }
     if unreadable > 0 {
-        output::complain(&format!(
+        output.complain(&format!(
             "{} could not be read. To see all that is wrong, run: log-repair check {}",
             output::count(unreadable, "record"),
             directory.display()
@@ -152,7 +152,7 @@ struct Trouble {
 
 struct Printer<'a> {
     output: &'a mut Output,
-    raw: Option<io::BufWriter<io::Stdout>>,
+    raw: Option<output::Raw>,
     format: Format,
     trouble: Option<Trouble>,
     unreadable: u64,
@@ -180,6 +180,12 @@ impl Printer<'_> {
                 return Err(error.into());
             }
             self.note(offset, &error)?;
+            // A damaged file may name any number of records that are not there.
+            let next = log.readable_from(reader.offset()).min(arguments.to);
+            if next > reader.offset() {
+                self.stretch(next);
+                reader = log.reader(next);
+            }
         }
         Ok(())
     }
@@ -193,7 +199,7 @@ impl Printer<'_> {
             }
             other => (false, None, other.to_string()),
         };
-        self.unreadable += u64::from(!lost);
+        self.unreadable = self.unreadable.saturating_add(u64::from(!lost));
         match &mut self.trouble {
             Some(before) if (before.lost, &before.file, &before.what) == (lost, &file, &what) => {
                 before.offsets.end = offset.saturating_add(1);
@@ -204,6 +210,15 @@ impl Printer<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The trouble that was just noted goes on, up to the record `end`.
+    fn stretch(&mut self, end: u64) {
+        if let Some(trouble) = &mut self.trouble {
+            let more = end.saturating_sub(trouble.offsets.end);
+            trouble.offsets.end = trouble.offsets.end.max(end);
+            self.unreadable = self.unreadable.saturating_add(if trouble.lost { 0 } else { more });
+        }
     }
 
     fn tell_trouble(&mut self) -> io::Result<()> {
@@ -228,7 +243,7 @@ impl Printer<'_> {
             Format::Text | Format::Raw => {
                 // In the order in which it happened, where both go to one terminal.
                 self.output.flush()?;
-                output::complain(&format!(
+                self.output.complain(&format!(
                     "{}: {state}: {}{file}",
                     output::records(&trouble.offsets),
                     trouble.what
@@ -305,7 +320,7 @@ fn frames(arguments: &Arguments, output: &mut Output) -> Result<Exit, Failure> {
     let state = match manifest::read(&disk, directory) {
         Ok(Reading::Whole { state, .. }) => Some(state),
         Ok(Reading::Absent | Reading::Damaged(_)) => {
-            output::complain("there is no whole MANIFEST: what follows is what the stores say by themselves");
+            output.complain("there is no whole MANIFEST: what follows is what the stores say by themselves");
             None
         }
         Err(error) => return Err(error.into()),
@@ -436,7 +451,7 @@ impl FrameLister<'_> {
         let mut failed = None;
         let outcome = scan::scan(&source, &extent, |frame| {
             if failed.is_none() && self.left > 0 {
-                failed = self.frame(frame, &source, seed, length).err();
+                failed = self.frame(frame).err();
             }
             if failed.is_some() || self.left == 0 {
                 source.stop();
@@ -461,13 +476,10 @@ impl FrameLister<'_> {
         Ok(())
     }
 
-    fn frame(&mut self, frame: Frame, source: &StoreSource, seed: Seed, length: u64) -> io::Result<()> {
+    fn frame(&mut self, frame: Frame) -> io::Result<()> {
         if frame.position > self.end && self.is_wanted(self.ordinal..frame.header.ordinal) {
-            let defect = scan::frame_at(source, seed, self.end, length).err();
-            self.broken(
-                self.end..frame.position,
-                defect.map_or("a frame of another record", Defect::describe),
-            )?;
+            let what = frame.gap.map_or("a frame of another record", Defect::describe);
+            self.broken(self.end..frame.position, what)?;
         }
         self.end = frame.position.saturating_add(frame.header.frame_bytes());
         let header = frame.header;

@@ -195,8 +195,6 @@ pub(crate) struct LooseStore {
     pub(crate) store: StoreFindings,
     /// What its frames say; none where nothing tells the log's identity, which checksums need.
     pub(crate) scan: Option<Outcome>,
-    /// Defects at the positions where a run of frames breaks off.
-    pub(crate) defects: BTreeMap<u64, Defect>,
 }
 
 /// What a look at a directory gave.
@@ -204,8 +202,6 @@ pub(crate) struct LooseStore {
 pub(crate) struct Seen<'a> {
     /// The inspection.
     pub(crate) findings: &'a Findings,
-    /// What is wrong at the positions (by segment and position) where a gap begins.
-    pub(crate) defects: &'a BTreeMap<(u64, u64), Defect>,
     /// The stores, where there is no manifest to go by.
     pub(crate) loose: &'a [LooseStore],
     /// What the next opening would do.
@@ -312,7 +308,8 @@ fn deeds(recovery: &Recovery) -> String {
 
 /// All there is to tell, worst first, then in the order of the log.
 pub(crate) fn list(seen: &Seen<'_>) -> Vec<Finding> {
-    let mut lister = Lister { seen, directory: &seen.findings.directory, found: Vec::new() };
+    let mut lister =
+        Lister { seen, directory: &seen.findings.directory, found: Vec::new(), short: BTreeMap::new() };
     lister.manifest();
     if let (Reading::Whole { state, .. }, Some(assessment)) =
         (&seen.findings.manifest, &seen.findings.assessment)
@@ -355,6 +352,8 @@ struct Lister<'a> {
     seen: &'a Seen<'a>,
     directory: &'a Path,
     found: Vec<Finding>,
+    /// Where in `found` the stores are that are too short, by segment.
+    short: BTreeMap<u64, usize>,
 }
 
 impl Lister<'_> {
@@ -437,7 +436,8 @@ impl Lister<'_> {
     }
 
     fn segment(&self, id: u64) -> Option<&SegmentFindings> {
-        self.seen.findings.segments.iter().find(|segment| segment.id == id)
+        let segments = &self.seen.findings.segments;
+        segments.get(segments.binary_search_by_key(&id, |segment| segment.id).ok()?)
     }
 
     /// Says one damage of the library's list in an operator's terms.
@@ -484,13 +484,11 @@ impl Lister<'_> {
                 new(Code::Head, self.keep_the_rest()).at(0, Some(BASE_POSITION)).proven(proof)
             }
             DamageKind::Base => new(Code::Base, self.keep_the_rest()).proven(proven_end),
-            DamageKind::Frames(known) => {
+            DamageKind::Frames(defect) => {
                 let position = damage.position.unwrap_or(FIRST_FRAME);
                 let end = segment.and_then(|segment| gap_end(segment, position));
-                let defect = known.or_else(|| self.seen.defects.get(&(id, position)).copied());
                 // A short file's missing end is told once, with the file's length.
-                let short =
-                    self.found.iter_mut().find(|f| f.code == Code::SegmentShort && f.segment == Some(id));
+                let short = self.short.get(&id).and_then(|place| self.found.get_mut(*place));
                 if let (Some(short), Some(seal)) = (short, seal)
                     && damage.offsets.as_ref().is_some_and(|offsets| offsets.end == seal.next_offset)
                 {
@@ -521,6 +519,9 @@ impl Lister<'_> {
             Some(position) if finding.position.is_none() => finding.at(position, None),
             _ => finding,
         };
+        if finding.code == Code::SegmentShort {
+            self.short.entry(id).or_insert(self.found.len());
+        }
         self.found.push(finding);
     }
 
@@ -586,9 +587,16 @@ impl Lister<'_> {
         for range in told.iter() {
             left.remove(range);
         }
+        // The last segment that begins at or before an offset, for offsets that ascend.
+        let mut later: Vec<(u64, u64)> = Vec::new();
+        for segment in self.seen.findings.segments.iter().rev() {
+            let Some(base) = segment.base else { continue };
+            if later.last().is_none_or(|(lowest, _)| base < *lowest) {
+                later.push((base, segment.id));
+            }
+        }
         for offsets in left.iter() {
-            let holder =
-                self.seen.findings.segments.iter().rev().find(|s| s.base.is_some_and(|b| b <= offsets.start));
+            let holder = later.get(later.partition_point(|(base, _)| *base > offsets.start));
             let what = format!(
                 "an earlier opening, told to serve all the same, found {} damaged",
                 records(&offsets)
@@ -596,7 +604,7 @@ impl Lister<'_> {
             let finding = Finding::new(Code::Declared, what, self.keep_the_rest())
                 .proven("the MANIFEST holds a Damaged edit, and no Lost one that settles it");
             let finding = match holder {
-                Some(segment) => finding.in_store(segment.id),
+                Some((_, id)) => finding.in_store(*id),
                 None => finding.in_file(manifest::FILE_NAME),
             };
             self.found.push(finding.about(Some(offsets)));
@@ -784,18 +792,17 @@ impl Lister<'_> {
             }
             let Some(scan) = &loose.scan else { continue };
             let base = loose.store.base();
-            let mut before = (0u32, FIRST_FRAME);
+            let mut before = (0u32, FIRST_FRAME, scan.broken.map(|broken| broken.defect));
             for run in &scan.runs {
                 if run.positions.start > before.1 {
-                    self.found.push(loose_gap(
-                        loose,
-                        scan,
-                        before.0..run.ordinals.start,
-                        before.1..run.positions.start,
-                        base,
-                    ));
+                    let gap = Gap {
+                        ordinals: before.0..run.ordinals.start,
+                        positions: before.1..run.positions.start,
+                        defect: before.2,
+                    };
+                    self.found.push(loose_gap(loose.id, scan, gap, base));
                 }
-                before = (run.ordinals.end, run.positions.end);
+                before = (run.ordinals.end, run.positions.end, run.broken);
             }
             for range in &scan.unreadable {
                 let what = Defect::Unreadable.describe();
@@ -830,24 +837,25 @@ impl Lister<'_> {
     }
 }
 
-/// A hole between frames of a store that stands alone. Where a frame behind it attests that what is
-/// missing was durable it is damage, otherwise a crash may have left it.
-fn loose_gap(
-    loose: &LooseStore,
-    scan: &Outcome,
+/// A hole between frames of a store that stands alone.
+struct Gap {
     ordinals: Range<u32>,
     positions: Range<u64>,
-    base: Option<u64>,
-) -> Finding {
+    defect: Option<Defect>,
+}
+
+/// Where a frame behind the hole attests that what is missing was durable it is damage, otherwise a
+/// crash may have left it.
+fn loose_gap(id: u64, scan: &Outcome, gap: Gap, base: Option<u64>) -> Finding {
+    let Gap { ordinals, positions, defect } = gap;
     let mark = scan.watermark.filter(|mark| mark.relative > i64::from(ordinals.start));
-    let defect = loose.defects.get(&positions.start).copied();
     let what = defect.map_or("the frames here are not what was written", Defect::describe);
     let code = match mark {
         Some(_) => defect.map_or(Code::FrameHeader, Code::of_defect),
         None => Code::TailTorn,
     };
     let finding = Finding::new(code, what, "first the MANIFEST: without it nothing of the log can be served")
-        .in_store(loose.id)
+        .in_store(id)
         .at(positions.start, Some(positions.end));
     let finding = match (base, ordinals.is_empty()) {
         (Some(base), false) => {
@@ -875,7 +883,8 @@ fn stray(end: u64) -> Finding {
 /// Where the gap that begins at `position` ends: at the next intact frame, or where the bytes do.
 fn gap_end(segment: &SegmentFindings, position: u64) -> Option<u64> {
     let scan = segment.scan.as_ref()?;
-    let next = scan.runs.iter().map(|run| run.positions.start).find(|start| *start > position);
+    let next = scan.runs.partition_point(|run| run.positions.start <= position);
+    let next = scan.runs.get(next).map(|run| run.positions.start);
     let sealed = segment.state.seal.map(|seal| seal.length);
     let written = scan.tail.as_ref().map(|tail| tail.end);
     next.or(sealed).or(written)

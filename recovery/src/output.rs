@@ -8,6 +8,7 @@
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write};
 use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
@@ -27,18 +28,90 @@ pub(crate) fn styled<T: fmt::Display>(style: Style, text: T) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// Where results go.
+/// Where a run writes to.
+pub struct Streams {
+    stdout: Box<dyn Write + Send>,
+    stderr: Box<dyn Write + Send>,
+    /// How each is coloured where nobody says.
+    choices: (ColorChoice, ColorChoice),
+    /// Whether somebody looks at stdout at a terminal.
+    terminal: bool,
+}
+
+impl Streams {
+    /// This process's own.
+    pub fn of_process() -> Streams {
+        Streams {
+            choices: (AutoStream::choice(&io::stdout()), AutoStream::choice(&io::stderr())),
+            terminal: io::stdout().is_terminal(),
+            stdout: Box::new(io::stdout()),
+            stderr: Box::new(io::stderr()),
+        }
+    }
+
+    /// These, without colours unless asked for.
+    pub fn to(stdout: impl Write + Send + 'static, stderr: impl Write + Send + 'static) -> Streams {
+        Streams {
+            choices: (ColorChoice::Never, ColorChoice::Never),
+            terminal: false,
+            stdout: Box::new(stdout),
+            stderr: Box::new(stderr),
+        }
+    }
+
+    /// Shows what is wrong with the command line, or the help that was asked for.
+    pub(crate) fn explain(self, error: &clap::Error) -> io::Result<()> {
+        let (to, choice) = match error.use_stderr() {
+            true => (self.stderr, self.choices.1),
+            false => (self.stdout, self.choices.0),
+        };
+        let mut stream = AutoStream::new(to, choice);
+        write!(stream, "{}", error.render().ansi())?;
+        stream.flush()
+    }
+}
+
+impl fmt::Debug for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streams").field("terminal", &self.terminal).finish_non_exhaustive()
+    }
+}
+
+/// Stdout below any colour handling, of which that handling and raw bytes each need a hold.
+#[derive(Clone)]
+struct Sink(Arc<Mutex<Box<dyn Write + Send>>>);
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).flush()
+    }
+}
+
+/// Where results go, and what does not belong into them.
 pub(crate) struct Output {
-    writer: io::BufWriter<AutoStream<io::Stdout>>,
+    sink: Sink,
+    writer: io::BufWriter<AutoStream<Box<dyn Write + Send>>>,
+    complaints: AutoStream<Box<dyn Write + Send>>,
     terminal: bool,
 }
 
 impl Output {
-    /// Stdout, with colour codes passed on or taken out by `choice`.
-    pub(crate) fn stdout(choice: ColorChoice) -> Output {
-        let stdout = io::stdout();
-        let terminal = stdout.is_terminal();
-        Output { writer: io::BufWriter::with_capacity(64 << 10, AutoStream::new(stdout, choice)), terminal }
+    /// Colour codes are passed on or taken out by `choice`, if there is one.
+    pub(crate) fn new(streams: Streams, choice: Option<ColorChoice>) -> Output {
+        let sink = Sink(Arc::new(Mutex::new(streams.stdout)));
+        let stdout: Box<dyn Write + Send> = Box::new(sink.clone());
+        let stdout = AutoStream::new(stdout, choice.unwrap_or(streams.choices.0));
+        Output {
+            sink,
+            writer: io::BufWriter::with_capacity(64 << 10, stdout),
+            // (What was asked for colours results.)
+            complaints: AutoStream::new(streams.stderr, streams.choices.1),
+            terminal: streams.terminal,
+        }
     }
 
     /// Whether somebody looks at this at a terminal.
@@ -64,21 +137,34 @@ impl Output {
     }
 
     /// Flushes, then gives the stream below any colour handling: for bytes that are not text.
-    pub(crate) fn raw(&mut self) -> io::Result<io::BufWriter<io::Stdout>> {
+    pub(crate) fn raw(&mut self) -> io::Result<Raw> {
         self.writer.flush()?;
-        Ok(io::BufWriter::with_capacity(64 << 10, io::stdout()))
+        Ok(Raw(io::BufWriter::with_capacity(64 << 10, self.sink.clone())))
     }
 
     /// Hands everything on.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.writer.flush()
     }
+
+    /// Tells an error, or what else does not belong into the result, on stderr.
+    pub(crate) fn complain(&mut self, message: &str) {
+        // Where stderr is gone, nobody is there to be told.
+        let _ = writeln!(self.complaints, "{}: {message}", styled(BAD, "log-repair"));
+    }
 }
 
-/// Tells an error, or what else does not belong into the result, on stderr.
-pub(crate) fn complain(message: &str) {
-    // Where stderr is gone, nobody is there to be told.
-    let _ = writeln!(anstream::stderr(), "{}: {message}", styled(BAD, "log-repair"));
+/// Stdout for bytes that are not text.
+pub(crate) struct Raw(io::BufWriter<Sink>);
+
+impl Write for Raw {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// Columns of text, as wide as their widest cell.

@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use crate::names::MAX_ID;
+use crate::names::{MAX_ID, MAX_STATED_OFFSET};
 
 /// The longest key of a [`Edit::Meta`], in bytes.
 pub const MAX_META_KEY_BYTES: usize = 255;
@@ -219,14 +219,14 @@ impl Edit {
             INIT => Edit::Init {
                 uuid: fields.array()?,
                 created_millis: fields.number()?,
-                first_offset: fields.number()?,
+                first_offset: fields.offset()?,
                 last_id: fields.number()?,
             },
             CREATE => Edit::Create {
                 id: fields.number()?,
-                base: if flags & HAS_BASE != 0 { Some(fields.number()?) } else { None },
+                base: if flags & HAS_BASE != 0 { Some(fields.offset()?) } else { None },
                 born: if flags & HAS_BORN != 0 {
-                    Some(Born { durable_end: fields.number()?, length: fields.number()? })
+                    Some(Born { durable_end: fields.offset()?, length: fields.number()? })
                 } else {
                     None
                 },
@@ -234,15 +234,15 @@ impl Edit {
             SEAL => Edit::Seal {
                 id: fields.number()?,
                 seal: Seal {
-                    next_offset: fields.number()?,
+                    next_offset: fields.offset()?,
                     length: fields.number()?,
                     first_millis: fields.number()?,
                     last_millis: fields.number()?,
                 },
             },
             DROP => Edit::Drop { id: fields.number()?, quarantine: flags & QUARANTINE != 0 },
-            TRUNCATE_FRONT => Edit::TruncateFront { offset: fields.number()? },
-            CLOSE => Edit::Close(Close { length: fields.number()?, next_offset: fields.number()? }),
+            TRUNCATE_FRONT => Edit::TruncateFront { offset: fields.offset()? },
+            CLOSE => Edit::Close(Close { length: fields.number()?, next_offset: fields.offset()? }),
             DAMAGED => Edit::Damaged { offsets: fields.range()? },
             LOST => Edit::Lost { offsets: fields.range()? },
             META => {
@@ -293,8 +293,13 @@ impl<'a> Fields<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
+    fn offset(&mut self) -> Result<u64, EditDefect> {
+        let offset = self.number()?;
+        if offset <= MAX_STATED_OFFSET { Ok(offset) } else { Err(EditDefect::Field("offset")) }
+    }
+
     fn range(&mut self) -> Result<Range<u64>, EditDefect> {
-        let (start, end) = (self.number()?, self.number()?);
+        let (start, end) = (self.offset()?, self.offset()?);
         if start < end { Ok(start..end) } else { Err(EditDefect::Field("offsets")) }
     }
 }
@@ -306,28 +311,31 @@ mod tests {
 
     fn edits() -> impl Strategy<Value = Edit> {
         let range = (any::<u32>(), 1u64..1000).prop_map(|(a, n)| u64::from(a)..u64::from(a) + n);
+        let offset = || 0..=MAX_STATED_OFFSET;
         prop_oneof![
-            (any::<([u8; 16], u64, u64)>(), 0..=MAX_ID).prop_map(
-                |((uuid, created_millis, first_offset), last_id)| {
+            (any::<([u8; 16], u64)>(), offset(), 0..=MAX_ID).prop_map(
+                |((uuid, created_millis), first_offset, last_id)| {
                     Edit::Init { uuid, created_millis, first_offset, last_id }
                 }
             ),
-            (0..=MAX_ID, any::<(Option<u64>, Option<(u64, u64)>)>()).prop_map(|(id, (base, born))| {
-                Edit::Create {
-                    id,
-                    base,
-                    born: born.map(|(durable_end, length)| Born { durable_end, length }),
-                }
-            }),
-            any::<(u64, u64, u64, u64, u64)>().prop_map(
-                |(id, next_offset, length, first_millis, last_millis)| Edit::Seal {
+            (
+                0..=MAX_ID,
+                prop::option::of(offset()),
+                prop::option::of(
+                    (offset(), any::<u64>()).prop_map(|(durable_end, length)| Born { durable_end, length })
+                )
+            )
+                .prop_map(|(id, base, born)| Edit::Create { id, base, born }),
+            (offset(), any::<(u64, u64, u64, u64)>()).prop_map(
+                |(next_offset, (id, length, first_millis, last_millis))| Edit::Seal {
                     id,
                     seal: Seal { next_offset, length, first_millis, last_millis }
                 }
             ),
             any::<(u64, bool)>().prop_map(|(id, quarantine)| Edit::Drop { id, quarantine }),
-            any::<u64>().prop_map(|offset| Edit::TruncateFront { offset }),
-            any::<(u64, u64)>().prop_map(|(length, next_offset)| Edit::Close(Close { length, next_offset })),
+            offset().prop_map(|offset| Edit::TruncateFront { offset }),
+            (any::<u64>(), offset())
+                .prop_map(|(length, next_offset)| Edit::Close(Close { length, next_offset })),
             range.clone().prop_map(|offsets| Edit::Damaged { offsets }),
             range.prop_map(|offsets| Edit::Lost { offsets }),
             ("[a-zé]{0,40}", any::<Option<Vec<u8>>>()).prop_map(|(key, value)| Edit::Meta { key, value }),

@@ -292,6 +292,13 @@ impl ManifestFile {
         let next = directory.join(NEXT_NAME);
         let seed = Seed::of_manifest(&state.uuid, generation);
         let edits = state.edits();
+        // What could not be read again is not written: a state that was recovered from bytes which
+        // contradict each other may contradict itself.
+        check_readable(directory, &edits)?;
+        if let Err(contradiction) = State::fold(edits.iter().cloned()) {
+            let what = format!("what it says and what the stores say contradict each other: {contradiction}");
+            return Err(Failure::Refused(damage(directory, None, what, None).into()));
+        }
         let batch = encode_batch(&edits, 0, seed);
         let position = SECTOR_BYTES + batch.len() as u64;
         // As much room again as the state takes: a checkpoint's cost is spread over as many edits.
@@ -417,6 +424,7 @@ impl ManifestFile {
     /// Appends edits as one batch and makes them durable; where the file has no room for them, a
     /// fresh one that says the same takes its place. They are folded in when this returns.
     pub(crate) fn append(&mut self, edits: Vec<Edit>) -> Result<(), Failure> {
+        check_readable(&self.directory, &edits)?;
         let bytes = encode_batch(&edits, self.ordinal, self.seed);
         let count = u32::try_from(edits.len()).unwrap_or(u32::MAX);
         let mut state = self.state.clone();
@@ -470,6 +478,15 @@ impl ManifestFile {
             tracing::debug!(%error, file = %next.display(), "no ballast for the next manifest for now");
         }
     }
+}
+
+/// Refuses edits that could not be read again: ids or offsets beyond those that files may state.
+fn check_readable(directory: &Path, edits: &[Edit]) -> Result<(), Failure> {
+    let unreadable = edits.iter().find_map(|edit| Edit::decode(&edit.encode()).err());
+    unreadable.map_or(Ok(()), |defect| {
+        let what = format!("what it says leaves no room for more: {defect}");
+        Err(Failure::Refused(damage(directory, None, what, None).into()))
+    })
 }
 
 /// Removes a file that may not be there.

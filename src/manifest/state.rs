@@ -34,6 +34,9 @@ impl OffsetRanges {
 
     /// Removes a range.
     pub fn remove(&mut self, range: Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
         while let Some((&first, &last)) =
             self.0.range(..range.end).next_back().filter(|(_, last)| **last > range.start)
         {
@@ -50,6 +53,11 @@ impl OffsetRanges {
     /// Whether the set holds `offset`.
     pub fn contains(&self, offset: u64) -> bool {
         self.0.range(..=offset).next_back().is_some_and(|(_, end)| *end > offset)
+    }
+
+    /// The end of the range that holds `offset`, if one does.
+    pub fn end_of(&self, offset: u64) -> Option<u64> {
+        self.0.range(..=offset).next_back().map(|(_, end)| *end).filter(|end| *end > offset)
     }
 
     /// Whether the set holds all of `range`.
@@ -182,7 +190,7 @@ impl State {
                 self.damaged.remove(0..offset);
                 self.lost.remove(0..offset);
             }
-            Edit::Close(close) => self.closed = Some(close),
+            Edit::Close(close) => self.close(close)?,
             Edit::Damaged { offsets } => self.damaged.insert(offsets),
             Edit::Lost { offsets } => {
                 self.damaged.remove(offsets.clone());
@@ -216,7 +224,11 @@ impl State {
         if born.is_some_and(|born| base.is_none_or(|base| born.durable_end < base)) {
             return Err("a Create born without a base, or with an end below it");
         }
-        let base = base.or_else(|| self.segments.last_key_value()?.1.seal.map(|seal| seal.next_offset));
+        let before = self.segments.last_key_value().and_then(|(_, before)| before.seal);
+        if before.is_some_and(|before| base.is_some_and(|base| base < before.next_offset)) {
+            return Err("a Create below its predecessor's Seal");
+        }
+        let base = base.or(before.map(|before| before.next_offset));
         if let (Some(base), None) = (base, born) {
             // New records will have these offsets.
             self.damaged.remove(base..u64::MAX);
@@ -228,7 +240,8 @@ impl State {
     }
 
     fn seal(&mut self, id: u64, seal: Seal) -> Result<(), &'static str> {
-        if self.segments.range(..id).any(|(_, before)| before.seal.is_none()) {
+        // Sealed segments come first, so that the nearest one before speaks for all.
+        if self.segments.range(..id).next_back().is_some_and(|(_, before)| before.seal.is_none()) {
             return Err("a Seal before its predecessor's");
         }
         let segment = self.segments.get_mut(&id).ok_or("a Seal of a segment that is not there")?;
@@ -256,6 +269,18 @@ impl State {
         Ok(())
     }
 
+    fn close(&mut self, close: Close) -> Result<(), &'static str> {
+        if self.sealed().last().is_some_and(|(_, _, seal)| close.next_offset < seal.next_offset) {
+            return Err("a Close below the last Seal");
+        }
+        let active = self.unsealed().next().filter(|_| close.length > 0);
+        if active.and_then(|(_, active)| active.base).is_some_and(|base| close.next_offset < base) {
+            return Err("a Close below the segment that it ends");
+        }
+        self.closed = Some(close);
+        Ok(())
+    }
+
     /// The edits of a fresh manifest that says what this state says.
     pub fn edits(&self) -> Vec<Edit> {
         let mut last_id = self.last_id;
@@ -276,8 +301,9 @@ impl State {
             edits.push(Edit::Create { id: *id, base: segment.base, born: segment.born });
             edits.extend(segment.seal.map(|seal| Edit::Seal { id: *id, seal }));
         }
-        edits.extend(self.damaged.iter().map(|offsets| Edit::Damaged { offsets }));
+        // Lost ones first: a Lost would take its range out of the damaged ones.
         edits.extend(self.lost.iter().map(|offsets| Edit::Lost { offsets }));
+        edits.extend(self.damaged.iter().map(|offsets| Edit::Damaged { offsets }));
         edits.extend(
             self.meta.iter().map(|(key, value)| Edit::Meta { key: key.clone(), value: Some(value.clone()) }),
         );
@@ -359,6 +385,8 @@ mod tests {
         assert_eq!(ranges.iter().collect::<Vec<_>>(), [5..6, 7..12]);
         assert!(ranges.contains(5) && !ranges.contains(6) && ranges.contains(11) && !ranges.contains(12));
         assert!(ranges.covers(&(8..12)) && !ranges.covers(&(5..8)));
+        ranges.remove(8..8);
+        assert_eq!(ranges.iter().collect::<Vec<_>>(), [5..6, 7..12], "nothing was removed");
         ranges.remove(0..100);
         assert!(ranges.is_empty());
     }
@@ -406,6 +434,29 @@ mod tests {
             (
                 vec![Edit::Close(Close { length: 0, next_offset: 0 }), Edit::TruncateFront { offset: 5 }],
                 "an edit follows a Close",
+            ),
+            (
+                vec![
+                    create(1),
+                    Edit::Seal { id: 1, seal: seal(5, 9) },
+                    Edit::Create { id: 2, base: Some(4), born: None },
+                ],
+                "a Create below its predecessor's Seal",
+            ),
+            (
+                vec![
+                    create(1),
+                    Edit::Seal { id: 1, seal: seal(5, 9) },
+                    Edit::Close(Close { length: 0, next_offset: 4 }),
+                ],
+                "a Close below the last Seal",
+            ),
+            (
+                vec![
+                    Edit::Create { id: 1, base: Some(5), born: None },
+                    Edit::Close(Close { length: 2000, next_offset: 4 }),
+                ],
+                "a Close below the segment that it ends",
             ),
         ];
         for (edits, why) in cases {

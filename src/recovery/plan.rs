@@ -13,7 +13,7 @@ use super::verdict::{Assessment, Placed, Verdict};
 use crate::error::{Damage, Result};
 use crate::manifest::{self, Born, Reading, Seal, SegmentState, State};
 use crate::mutant::{self, Mutant};
-use crate::names;
+use crate::names::{self, MAX_STATED_OFFSET};
 use crate::options::DamagePolicy;
 use crate::store::{FIRST_FRAME, Origin};
 
@@ -135,7 +135,26 @@ pub(crate) fn plan_with(findings: &Findings, policy: DamagePolicy, thrift: Thrif
         }
     }
     let planner = Planner { findings, old: state, assessment, generation, thrift };
-    Ok(Planned::Proceed(Box::new(planner.plan())))
+    let plan = planner.plan();
+    if plan.recovery.next_offset > LARGEST_END {
+        return Err(out_of_offsets(findings, plan.recovery.next_offset).into());
+    }
+    Ok(Planned::Proceed(Box::new(plan)))
+}
+
+/// A log that ends beyond this is none that was ever written: none begins beyond half as much, and nobody
+/// appends the difference. Below it there is room for more records than anybody has.
+const LARGEST_END: u64 = MAX_STATED_OFFSET / 4 * 3;
+
+fn out_of_offsets(findings: &Findings, end: u64) -> Damage {
+    Damage {
+        directory: findings.directory.clone(),
+        file: findings.directory.join(manifest::FILE_NAME),
+        position: None,
+        offsets: None,
+        what: format!("the next offset would be {end}, which no log ever reached"),
+        proof: None,
+    }
 }
 
 fn begin(findings: &Findings) -> Result<Planned> {
@@ -251,6 +270,13 @@ impl Planner<'_> {
         } else {
             self.recover(&mut plan);
         }
+        // Offsets from here on name records that are yet to come: none of them is damaged or lost.
+        let next_offset = plan.recovery.next_offset;
+        plan.state.damaged.remove(next_offset..u64::MAX);
+        plan.state.lost.remove(next_offset..u64::MAX);
+        if self.assessment.verdict == Verdict::Damage {
+            plan.recovery.damaged = plan.state.damaged.iter().collect();
+        }
         self.tidy(&mut plan);
         plan
     }
@@ -334,10 +360,12 @@ impl Planner<'_> {
             return;
         }
         let missing = |id: u64| {
-            self.findings
-                .segments
-                .iter()
-                .any(|s| s.id == id && s.state.seal.is_some() && s.store.length().is_none())
+            let segments = &self.findings.segments;
+            let found = segments.binary_search_by_key(&id, |segment| segment.id);
+            found
+                .ok()
+                .and_then(|place| segments.get(place))
+                .is_some_and(|s| s.state.seal.is_some() && s.store.length().is_none())
         };
         let sealed_end = self.old.sealed_end();
         for found in &self.assessment.damage {
@@ -346,7 +374,6 @@ impl Planner<'_> {
                 plan.state.damaged.insert(offsets.start.max(self.old.front)..offsets.end);
             }
         }
-        plan.recovery.damaged = plan.state.damaged.iter().collect();
     }
 
     /// Seals every unsealed segment that holds something proven (all but one that is copied whole).

@@ -317,17 +317,22 @@ pub fn assess(state: &State, segments: &[SegmentFindings], unnamed: &[UnnamedSto
         prove(close.next_offset, Proof::Close);
         // It says which offset comes next, whatever became of the stores.
         loss_is_bounded = true;
-        if let Some(active) = unsealed.first().filter(|active| {
-            close.length > 0
-                && holds_too_many(active.base.or(Some(sealed_end)), close.next_offset, close.length)
-        }) {
-            damage.push(DamageFound {
+        if let Some(active) = unsealed.first().filter(|_| close.length > 0) {
+            let base = active.base.unwrap_or(sealed_end);
+            let what = if holds_too_many(Some(base), close.next_offset, close.length) {
+                Some("the Close names more records than its length can hold")
+            } else if close.length < FIRST_FRAME || close.next_offset < base {
+                Some("the Close ends the store before its first record")
+            } else {
+                None
+            };
+            damage.extend(what.map(|what| DamageFound {
                 kind: DamageKind::StoreShort,
                 id: active.id,
                 position: None,
                 offsets: None,
-                what: "the Close names more records than its length can hold".to_string(),
-            });
+                what: what.to_string(),
+            }));
         }
     }
     for store in unnamed.iter().filter(|store| store.id > state.last_id) {
@@ -522,30 +527,33 @@ pub struct Gap {
     pub offsets: Range<u64>,
     /// Where in the store the gap begins.
     pub position: u64,
+    /// What is wrong there, where a scan's runs tell it.
+    pub defect: Option<Defect>,
 }
 
 /// The records of `wanted` that `runs` (of a segment at `base`) do not hold.
 pub fn gaps(base: u64, runs: &[Run], wanted: Range<u64>) -> Vec<Gap> {
     let mut gaps = Vec::new();
-    let (mut next, mut position) = (wanted.start, FIRST_FRAME);
+    let (mut next, mut position, mut defect) = (wanted.start, FIRST_FRAME, None);
     for run in runs {
         let start = base.saturating_add(u64::from(run.ordinals.start));
         let end = base.saturating_add(u64::from(run.ordinals.end));
         if start > next && next < wanted.end {
-            gaps.push(Gap { offsets: next..start.min(wanted.end), position });
+            gaps.push(Gap { offsets: next..start.min(wanted.end), position, defect });
         }
         next = next.max(end);
-        position = run.positions.end;
+        (position, defect) = (run.positions.end, run.broken);
     }
     if next < wanted.end {
-        gaps.push(Gap { offsets: next..wanted.end, position });
+        gaps.push(Gap { offsets: next..wanted.end, position, defect });
     }
     gaps
 }
 
-/// What is wrong with the first frame of a gap, where it is the one that broke the chain.
+/// What is wrong with the first frame of a gap.
 fn describe_gap(broken: Option<Broken>, gap: &Gap) -> (DamageKind, String) {
-    let defect = broken.filter(|broken| broken.position == gap.position).map(|broken| broken.defect);
+    let first = broken.filter(|broken| broken.position == gap.position).map(|broken| broken.defect);
+    let defect = gap.defect.or(first);
     let what = defect.map_or("the frames here are not what was written", Defect::describe);
     (DamageKind::Frames(defect), what.to_string())
 }
@@ -659,10 +667,13 @@ mod tests {
             whole_position: positions.end,
             ordinals,
             positions,
+            broken: Some(Defect::Checksum),
         };
         let runs = [run(0..3, 1024..1100), run(5..6, 1200..1300)];
         let found = gaps(10, &runs, 10..20);
-        assert_eq!(found, [Gap { offsets: 13..15, position: 1100 }, Gap { offsets: 16..20, position: 1300 }]);
-        assert_eq!(gaps(10, &[], 10..12), [Gap { offsets: 10..12, position: 1024 }]);
+        let gap = |offsets, position, defect| Gap { offsets, position, defect };
+        let broken = Some(Defect::Checksum);
+        assert_eq!(found, [gap(13..15, 1100, broken), gap(16..20, 1300, broken)]);
+        assert_eq!(gaps(10, &[], 10..12), [gap(10..12, 1024, None)]);
     }
 }

@@ -1,0 +1,178 @@
+//! `log-repair`: what an operator reaches for after a crash.
+//!
+//! It owns the command line and the exit codes. Each verb has a module of its own, which gets its
+//! arguments and a place to write to, and gives back an [`Exit`] or the words for an operational
+//! error. It deliberately does not know what a frame or a manifest is: the library does, and the
+//! library's inspection, scanner and judgement are the only ones.
+//!
+//! Invariants: no verb here changes a byte (they all look through [`looking::LookingDisk`], which
+//! refuses to); results go to stdout, progress and errors to stderr; every error names the next step.
+//!
+//! Why the exit codes of fsck(8): whoever writes a script around this tool knows them already.
+//!
+//! Why a library beside the binary: so that tests can run every verb in their own process, and count
+//! what it takes. It is no interface to build on; that is the `stonelog` crate.
+
+mod check;
+mod dump;
+mod finding;
+mod lock;
+mod looking;
+mod output;
+mod stat;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::output::Output;
+
+pub use crate::output::Streams;
+
+const EXIT_CODES: &str = "\
+Exit codes, as fsck(8):
+   0  nothing acknowledged is missing (warnings and notes, such as a torn tail, need nothing done)
+   4  damage: bytes that were acknowledged are not what was written
+   8  operational error: no such directory, no log in it, a disk that fails, a later format version
+  16  usage error
+  32  cancelled
+
+No command here changes anything on disk, takes a lock or makes a file: each works on read-only
+media, and beside a program that has the log open.";
+
+/// Checks and inspects Stonelog directories.
+#[derive(Debug, Parser)]
+#[command(name = "log-repair", version, after_help = EXIT_CODES, max_term_width = 100)]
+struct Cli {
+    /// When to colour: NO_COLOR is honoured, and nothing is coloured that is not a terminal.
+    #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
+    color: Colour,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Colour {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Reads every byte of a log and reports all that is not what was written.
+    Check(check::Arguments),
+    /// Shows a log at a glance, without reading its records.
+    Stat(stat::Arguments),
+    /// Writes out records, or the frames that hold them.
+    Dump(dump::Arguments),
+}
+
+/// How a verb ended, where it could do its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    /// Nothing acknowledged is missing.
+    Clean,
+    /// There is damage.
+    Damage,
+}
+
+impl Exit {
+    const fn code(self) -> u8 {
+        match self {
+            Exit::Clean => 0,
+            Exit::Damage => 4,
+        }
+    }
+
+    /// [`Exit::Damage`] where there is any.
+    const fn of(damaged: bool) -> Exit {
+        if damaged { Exit::Damage } else { Exit::Clean }
+    }
+}
+
+const OPERATIONAL: u8 = 8;
+const USAGE: u8 = 16;
+/// The exit code of a run that was cancelled.
+pub const CANCELLED: i32 = 32;
+
+/// Why a verb could not do its work.
+#[derive(Debug)]
+enum Failure {
+    /// What happened, and the next step.
+    Said(String),
+    /// Damage that leaves nothing to show.
+    Damaged(String),
+    /// Arguments that do not go together.
+    Usage(String),
+    /// Writing the result failed.
+    Output(std::io::Error),
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Failure {
+        Failure::Output(error)
+    }
+}
+
+impl From<stonelog::Error> for Failure {
+    fn from(error: stonelog::Error) -> Failure {
+        match error {
+            stonelog::Error::Damaged(_) => Failure::Damaged(error.to_string()),
+            _ => Failure::Said(error.to_string()),
+        }
+    }
+}
+
+/// A log directory, as every verb takes it.
+#[derive(Debug, clap::Args)]
+struct Directory {
+    /// The log's directory: the one that holds MANIFEST.
+    #[arg(value_name = "DIR")]
+    path: PathBuf,
+}
+
+/// Runs the tool: `arguments` with the program's name first, as a process gets them. Gives the exit
+/// code.
+pub fn run(arguments: impl IntoIterator<Item = OsString>, streams: Streams) -> u8 {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing is left to tell anybody if even this cannot be written.
+            let _ = streams.explain(&error);
+            return if error.use_stderr() { USAGE } else { 0 };
+        }
+    };
+    let choice = match cli.color {
+        Colour::Auto => None,
+        Colour::Always => Some(anstream::ColorChoice::Always),
+        Colour::Never => Some(anstream::ColorChoice::Never),
+    };
+    let mut output = Output::new(streams, choice);
+    let outcome = match &cli.verb {
+        Verb::Check(arguments) => check::run(arguments, &mut output),
+        Verb::Stat(arguments) => stat::run(arguments, &mut output),
+        Verb::Dump(arguments) => dump::run(arguments, &mut output),
+    };
+    let outcome = outcome.and_then(|exit| output.flush().map(|()| exit).map_err(Failure::from));
+    match outcome {
+        Ok(exit) => exit.code(),
+        Err(failure) => {
+            // What was already found out is shown, before what stopped it.
+            let _ = output.flush();
+            let (code, message) = match failure {
+                Failure::Damaged(message) => (Exit::Damage.code(), message),
+                Failure::Usage(message) => (USAGE, message),
+                Failure::Said(message) => (OPERATIONAL, message),
+                // Whoever read our output has seen enough (`| head`): that is no error of ours.
+                Failure::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return 0,
+                Failure::Output(error) => {
+                    (OPERATIONAL, format!("writing the result failed: {error}. Give it another place to go"))
+                }
+            };
+            output.complain(&message);
+            code
+        }
+    }
+}
