@@ -172,7 +172,7 @@ fn a_leader_that_panics_leaves_nobody_waiting() {
 /// takes two threads; `tests/concurrency` tries every order of them.)
 #[test]
 fn a_truncation_that_panics_leaves_no_append_waiting() {
-    let (disk, log) = Gated::open(Background::Inline);
+    let (disk, log) = Gated::open(Background::Inline, Durability::Manual);
     append(&log, "r", 0..3);
     log.sync().unwrap();
     drop(disk.hold("MANIFEST"));
