@@ -187,7 +187,7 @@ fn a_roll_beside_a_reader() {
             move || {
                 let mut reader = b.0.reader(0);
                 let mut next = 0;
-                for _ in 0..3 {
+                for _ in 0..2 {
                     while let Some(seen) = reader.next().unwrap() {
                         assert_eq!(seen.offset(), next, "a record was skipped");
                         assert_eq!(&*seen, large(next as u8));
