@@ -3,9 +3,11 @@
 //! ext4 on a loop device is shut down as its developers' own tests do it (FS_IOC_SHUTDOWN): from one
 //! moment to the next nothing reaches the device any more, neither data nor journal. The child goes
 //! on against a dead filesystem for a while, and gets errors. What it acknowledges after the word to stop
-//! was given counts as unknown: a power cut would have taken the word with the bytes, and an fsync
-//! that the stop overtakes was seen to report success for bytes that are gone (ext4, where an extent
-//! was still to be marked as written). Then the filesystem is mounted again, replays its journal, and the log is opened.
+//! was given counts as unknown: a power cut would have taken the word with the bytes. (And ext4, when
+//! it is stopped in the middle of an fdatasync, can report success for bytes that are gone. A dozen
+//! lines of pwrite and fdatasync show that, without Stonelog: 14 times in 60 stops, and never for one
+//! that returned before the stop.) Then the filesystem is mounted again, replays its journal, and the log
+//! is opened.
 //!
 //! What reached the device counts as kept, so a flush that is missing shows only where the bytes were
 //! still in the page cache, which is nearly everywhere.
