@@ -69,6 +69,29 @@ impl Model {
         Ok(())
     }
 
+    /// Takes what was said when it may have been too late to be true: what was begun may have happened,
+    /// what was acknowledged need not have.
+    pub fn hear_late(&mut self, said: &Said) {
+        match said {
+            Said::Try { life, thread, below } => self.tries(*life, *thread, *below),
+            Said::Front { offset, step: Step::Tried } => {
+                self.fronts_tried.insert(*offset);
+            }
+            Said::Back { end, step: Step::Tried } => {
+                // Behind it everything is open, as the end that it cut from is not known either.
+                let end = (*end).min(self.end);
+                self.there.split_off(&end);
+                self.end = end;
+                self.cuts.insert(end);
+            }
+            Said::Meta { key, value, step: Step::Tried } => {
+                let may = self.metas.entry(key.clone()).or_insert_with(|| vec![None]);
+                may.push(Some(value.as_bytes().to_vec()));
+            }
+            _ => {}
+        }
+    }
+
     /// A thread begins to append its records below this number.
     pub fn tries(&mut self, life: u32, thread: u32, below: u32) {
         let tried = self.tried.entry((life, thread)).or_default();

@@ -139,7 +139,7 @@ pub fn strike(
     aim: &Aim,
     habits: &mut Habits,
     blow: impl FnOnce(&mut Running) -> Result<(), String>,
-    mut hear: impl FnMut(&Said) -> Result<(), String>,
+    mut hear: impl FnMut(Instant, &Said) -> Result<(), String>,
 ) -> Result<BTreeSet<Phase>, String> {
     habits.forget_begun();
     let mut passes = aim.passes;
@@ -147,7 +147,7 @@ pub fn strike(
     loop {
         let Some((when, said)) = running.next()? else { return Err("the child ended by itself".to_string()) };
         habits.note(when, &said);
-        hear(&said)?;
+        hear(when, &said)?;
         if matches!(said, Said::In { phase, .. } if phase == aim.phase) {
             if passes == 0 {
                 let moment = when + habits.usual(aim.phase) * aim.depth / 256;
@@ -167,7 +167,7 @@ pub fn strike(
     blow(running)?;
     while let Some((when, said)) = running.next()? {
         habits.note(when, &said);
-        hear(&said)?;
+        hear(when, &said)?;
     }
     Ok(habits.under_way())
 }

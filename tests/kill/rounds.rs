@@ -105,7 +105,7 @@ impl Rounds {
         let command = child::command(&self.scratch.log(), self.lives.take(), self.dice.next(), Work::Cycles);
         let (model, tally) = (&mut self.model, &mut self.tally);
         let under_way =
-            strike(&mut Running::start(command), &aim, &mut self.habits, Running::kill, |said| {
+            strike(&mut Running::start(command), &aim, &mut self.habits, Running::kill, |_, said| {
                 if let crate::said::Said::Open { copied, .. } = said {
                     tally.copied_by_children += copied;
                 }
