@@ -59,7 +59,7 @@ fn blow(disk: &SimDisk, input: &mut Bytes<'_>) {
         11 => disk.truncate(&name, (bytes.len() as u64).saturating_add(input.number()).min(MOST_FILE_BYTES)),
         12 => {
             let id = input.number();
-            let to = if input.u8() % 2 == 0 { names::store(id) } else { names::index(id) };
+            let to = if input.u8().is_multiple_of(2) { names::store(id) } else { names::index(id) };
             disk.copy_file(&name, path(&to))
         }
         13 | 14 => add_edits(disk, input),
@@ -166,7 +166,7 @@ pub fn edit(input: &mut Bytes<'_>) -> Edit {
         7 => Edit::Damaged { offsets: range(input) },
         8 => Edit::Lost { offsets: range(input) },
         _ => Edit::Meta {
-            key: String::from_utf8_lossy(&input.piece()[..]).chars().take(60).collect(),
+            key: String::from_utf8_lossy(input.piece()).chars().take(60).collect(),
             value: (choice & 16 != 0).then(|| input.piece().to_vec()),
         },
     }
