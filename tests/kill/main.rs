@@ -21,7 +21,7 @@
 //! - [`full_disk`]: SIGKILL on a filesystem without space (a small tmpfs, a small ext4).
 //! - [`power`]: the filesystem itself stops, and with it goes all that was not fsynced, as in a power
 //!   cut; but what reached the device stays, so that a flush that the device was not sent is not missed
-//!   there. That, and sectors torn and reordered, is what the simulated disk is for (tests/crash.rs).
+//!   there. That, and sectors torn and reordered, is what the simulated disk is for (tests/worlds).
 //!
 //! The last two need to mount filesystems. They do so in a mount namespace of their own, which
 //! goes with its last process; where the machine does not allow it they are skipped, and say so.

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
+use std::io::Write;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,6 +18,9 @@ use super::model::{Found, Model};
 use super::op::Op;
 use super::run::{Setup, observe};
 use super::world::{Crash, Fate, World, losses, recover_and_check};
+
+/// A long search says where it is, whenever it has seen so many more states.
+const PROGRESS: u64 = 1_000_000;
 
 /// How far a search goes.
 #[derive(Debug, Clone, Copy)]
@@ -161,6 +165,15 @@ impl Search {
         power.into_iter().map(Fate::Power).chain([Fate::Process]).collect()
     }
 
+    /// For deep runs, which are long: past the capture of a test's output.
+    fn tell_progress(&self) {
+        let [moments, tried, distinct, recoveries] = self.counts.read();
+        let _ = writeln!(
+            std::io::stderr(),
+            "worlds: so far {distinct} distinct of {tried} tried, {moments} moments, {recoveries} recoveries crashed"
+        );
+    }
+
     fn is_new(&self, branch: &Branch<'_>, disk: &SimDisk, expected: Option<&Found>, left: u8) -> bool {
         let mut hasher = DefaultHasher::new();
         (disk.digest(), disk.durable_digest(), disk.pending()).hash(&mut hasher);
@@ -176,7 +189,11 @@ impl Search {
             }
             None => {
                 seen.insert(key, left);
-                Counts::add(&self.counts.distinct, 1);
+                drop(seen);
+                let before = self.counts.distinct.fetch_add(1, Ordering::Relaxed);
+                if (before + 1).is_multiple_of(PROGRESS) {
+                    self.tell_progress();
+                }
                 true
             }
         }

@@ -3,9 +3,9 @@
 //!
 //! Sequences, and crashes of the recovery, both multiply what there is to try. So there are three searches:
 //! the longest sequences with a crash each; shorter ones with the recovery crashed too; and the preludes
-//! alone with the recovery crashed twice deep. `STONELOG_DEEP=1` makes each longer by one operation and
-//! loses the unsynced writes of a crashed recovery in every way; `STONELOG_SEED` gives background work other
-//! moments.
+//! alone with the recovery crashed twice deep. `STONELOG_DEEP=1` makes the first two longer by one operation,
+//! takes more preludes, and loses the unsynced writes of a crashed recovery in every way; `STONELOG_SEED`
+//! gives background work other moments.
 
 use std::io::Write;
 
@@ -13,11 +13,16 @@ use crate::support::exhaustive::{PRELUDES, search};
 use crate::support::explore::Reach;
 use crate::support::op::Op;
 
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+fn is_deep() -> bool {
+    number("STONELOG_DEEP") == Some(1)
+}
+
 fn explore(length: usize, recoveries: u8, preludes: &[&[Op]]) {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let deep = number("STONELOG_DEEP") == Some(1);
-    let length = length + usize::from(deep);
-    let reach = Reach { recoveries, every_loss: deep };
+    let reach = Reach { recoveries, every_loss: is_deep() };
     let (search, sequences) = search(number("STONELOG_SEED").unwrap_or(1), preludes, length, reach)
         .unwrap_or_else(|why| panic!("{why}"));
     let [moments, tried, distinct, crashed] = search.counts.read();
@@ -34,15 +39,15 @@ fn explore(length: usize, recoveries: u8, preludes: &[&[Op]]) {
 
 #[test]
 fn every_short_sequence() {
-    explore(2, 0, &PRELUDES);
+    explore(2 + usize::from(is_deep()), 0, &PRELUDES);
 }
 
 #[test]
 fn every_recovery_crashed() {
-    explore(0, 1, &PRELUDES);
+    explore(usize::from(is_deep()), 1, &PRELUDES);
 }
 
 #[test]
 fn every_recovery_crashed_twice_deep() {
-    explore(0, 2, &PRELUDES[3..]);
+    explore(0, 2, if is_deep() { &PRELUDES[2..] } else { &PRELUDES[3..] });
 }
