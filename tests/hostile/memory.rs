@@ -22,11 +22,12 @@ const MIB: u64 = 1 << 20;
 
 /// A scan, of a store of any length.
 const SCAN: u64 = 26 * MIB;
-/// A MANIFEST takes so many times its bytes at most.
-const MANIFEST_TIMES: u64 = 12;
-/// What opening a directory takes at most: so much, and so many times the bytes of its files.
-const OPEN: u64 = SCAN + 8 * MIB;
-const OPEN_TIMES: u64 = MANIFEST_TIMES;
+/// Reading a MANIFEST takes so many times its bytes at most.
+const MANIFEST_TIMES: u64 = 16;
+/// What opening a directory takes at most: so much, and so many times the bytes of its files (a Create
+/// of 32 bytes whose store is missing is an entry, a finding and a damage).
+const OPEN: u64 = SCAN;
+const OPEN_TIMES: u64 = 48;
 
 /// The most that was allocated at any moment of `work`, in bytes.
 fn peak(work: impl FnOnce()) -> u64 {
@@ -112,9 +113,9 @@ fn a_manifest_takes_a_few_times_its_bytes() {
             times(looked),
             times(opened)
         );
-        assert!(taken <= SCAN + MANIFEST_TIMES * size, "{name}: reading took {taken} of {size}");
-        assert!(looked <= OPEN + OPEN_TIMES * size, "{name}: looking took {looked} of {size}");
-        assert!(opened <= OPEN + OPEN_TIMES * size, "{name}: opening took {opened} of {size}");
+        assert!(taken <= 4 * MIB + MANIFEST_TIMES * size, "{name}: reading took {taken} of {size}");
+        assert!(looked <= 4 * MIB + OPEN_TIMES * size, "{name}: looking took {looked} of {size}");
+        assert!(opened <= 4 * MIB + OPEN_TIMES * size, "{name}: opening took {opened} of {size}");
     }
 }
 

@@ -44,13 +44,13 @@ fn work(bytes: &[u8]) -> Work {
 }
 
 /// What docs/GUARANTEES.md states, in bytes for each byte scanned.
-const MOST_READ: u64 = 10;
-const MOST_HASHED: u64 = 12;
+const MOST_READ: u64 = 8;
+const MOST_HASHED: u64 = 8;
 
 #[test]
 fn no_crafted_store_makes_a_scan_read_or_hash_more_than_a_few_times_its_bytes() {
-    let mut over = Vec::new();
     for size in [64 << 10, 1 << 20, 3 << 20] {
+        let mut over = Vec::new();
         for (name, bytes) in craft::all(size) {
             let Work { outcome, read, calls, frames } = work(&bytes);
             let size = size as u64;
@@ -66,8 +66,9 @@ fn no_crafted_store_makes_a_scan_read_or_hash_more_than_a_few_times_its_bytes() 
                 over.push(format!("{name} ({size}): read {read}, hashed {hashed}, {calls} calls"));
             }
         }
+        // The small ones first: what is quadratic need not be waited for.
+        assert!(over.is_empty(), "{over:#?}");
     }
-    assert!(over.is_empty(), "{over:#?}");
 }
 
 #[test]
