@@ -567,7 +567,10 @@ fn a_log_without_an_id_to_give_takes_nothing_and_opens_again() {
 #[test]
 fn an_offset_that_no_log_reaches_is_refused() {
     for first in [u64::MAX, u64::MAX - 1, (1 << 63) + 1] {
-        assert!(is_damage(serve_or_not(&forged(&[init(first, 0)]))));
+        let disk = forged(&[init(first, 0)]);
+        let reading = manifest::read(&disk, Path::new(DIRECTORY)).unwrap();
+        assert!(matches!(reading, Reading::Damaged(_)), "{reading:?}");
+        assert!(is_damage(serve_or_not(&disk)));
     }
     // What can be stated, but leaves no room for a Close behind it.
     assert!(is_damage(serve_or_not(&forged(&[init(1 << 63, 0)]))));

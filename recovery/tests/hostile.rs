@@ -66,7 +66,7 @@ fn weigh(disk: &SimDisk, told: &str) {
 #[test]
 fn seeds_of_repair() {
     for (path, bytes) in seeds() {
-        println!("cargo +stable fuzz run --fuzz-dir tests/fuzz -s none repair {}", path.display());
+        println!("cargo fuzz run --fuzz-dir tests/fuzz -s none repair {}", path.display());
         repair::repair(&bytes);
         weigh(&mutate::world(&mut Bytes(&bytes)), &path.display().to_string());
     }

@@ -32,7 +32,7 @@ fn replay(name: &str) {
     assert!(!seeds.is_empty(), "no seeds of {name}");
     for (path, bytes) in seeds {
         // Printed, and so shown only when it fails: run the fuzzer on this file to look closer.
-        println!("cargo +stable fuzz run --fuzz-dir tests/fuzz -s none {name} {}", path.display());
+        println!("cargo fuzz run --fuzz-dir tests/fuzz -s none {name} {}", path.display());
         target(&bytes);
     }
 }
