@@ -42,6 +42,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("table", &["error", "manifest", "names", "segment", "sync"]),
     ("group", &["error", "sync"]),
+    ("mutant", &[]),
     ("signal", &["sync"]),
     ("ticket", &["commit", "error", "group"]),
     ("writer", &["error", "frame", "group", "index", "options", "segment", "store"]),

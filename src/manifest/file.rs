@@ -29,7 +29,7 @@ pub const NEXT_NAME: &str = "MANIFEST.next";
 /// The format version that this build writes and reads.
 pub(crate) const FORMAT_VERSION: u32 = 1;
 /// A larger MANIFEST is refused: it is read whole.
-pub(crate) const MAX_FILE_BYTES: u64 = 1 << 30;
+pub(crate) const MAX_FILE_BYTES: u64 = 64 << 20;
 
 const MAGIC: [u8; 8] = *b"STONEMAN";
 const HEAD_BYTES: usize = 52;
@@ -302,11 +302,11 @@ impl ManifestFile {
         let batch = encode_batch(&edits, 0, seed);
         let position = SECTOR_BYTES + batch.len() as u64;
         // As much room again as the state takes: a checkpoint's cost is spread over as many edits.
-        let reserved = position + position.max(ROOM_BYTES);
-        if reserved > MAX_FILE_BYTES {
+        let reserved = (position + position.max(ROOM_BYTES)).min(MAX_FILE_BYTES);
+        if position > MAX_FILE_BYTES {
             return Err(Failure::Refused(Error::TooLarge {
                 what: "manifest",
-                bytes: reserved,
+                bytes: position,
                 limit: MAX_FILE_BYTES,
             }));
         }
