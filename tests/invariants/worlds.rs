@@ -7,13 +7,12 @@ use crate::support::world::World;
 
 #[test]
 fn every_single_operation() {
-    search(1, &PRELUDES, 1, Reach { recoveries: 0, every_loss: false }).unwrap_or_else(|why| panic!("{why}"));
+    search(1, &PRELUDES, 1, Reach::deep(0)).unwrap_or_else(|why| panic!("{why}"));
 }
 
 #[test]
 fn every_recovery_crashed() {
-    search(2, &PRELUDES[3..], 0, Reach { recoveries: 1, every_loss: false })
-        .unwrap_or_else(|why| panic!("{why}"));
+    search(2, &PRELUDES[3..], 0, Reach::deep(1)).unwrap_or_else(|why| panic!("{why}"));
 }
 
 /// Worlds that failed once, each with its postmortem.

@@ -30,6 +30,15 @@ pub struct Reach {
     /// Whether a crashed recovery loses its unsynced writes in every way, or in a few: nothing, everything,
     /// a seeded part; and the second crash all of them.
     pub every_loss: bool,
+    /// The search ends once it has seen so many distinct states.
+    pub most_states: u64,
+}
+
+impl Reach {
+    /// Recoveries crashed so deep, with few losses each.
+    pub fn deep(recoveries: u8) -> Reach {
+        Reach { recoveries, every_loss: false, most_states: u64::MAX }
+    }
 }
 
 /// What was tried.
@@ -132,6 +141,9 @@ impl Search {
         is_durable: bool,
         crashes: &[Crash],
     ) -> Result<(), String> {
+        if self.has_ended() {
+            return Ok(());
+        }
         Counts::add(&self.counts.tried, 1);
         let left = (self.reach.recoveries + 1).saturating_sub(crashes.len() as u8);
         if !self.is_new(branch, &disk, expected, left) {
@@ -165,6 +177,11 @@ impl Search {
         power.into_iter().map(Fate::Power).chain([Fate::Process]).collect()
     }
 
+    /// Whether it has seen as much as it may.
+    pub fn has_ended(&self) -> bool {
+        self.counts.distinct.load(Ordering::Relaxed) >= self.reach.most_states
+    }
+
     /// For deep runs, which are long: past the capture of a test's output.
     fn tell_progress(&self) {
         let [moments, tried, distinct, recoveries] = self.counts.read();
@@ -176,7 +193,12 @@ impl Search {
 
     fn is_new(&self, branch: &Branch<'_>, disk: &SimDisk, expected: Option<&Found>, left: u8) -> bool {
         let mut hasher = DefaultHasher::new();
-        (disk.digest(), disk.durable_digest(), disk.pending()).hash(&mut hasher);
+        let pending = disk.pending();
+        (disk.digest(), pending).hash(&mut hasher);
+        // Without anything pending, what is seen is what is durable.
+        if pending > 0 {
+            disk.durable_digest().hash(&mut hasher);
+        }
         (branch.signature, expected, branch.setup.durability == stonelog::Durability::Always)
             .hash(&mut hasher);
         let key = hasher.finish();
