@@ -17,11 +17,16 @@
 //! as there are bytes, payloads are verified from the checksums of the file's prefixes instead, which
 //! costs no more than [`Prefixes::stride`] bytes however long they claim to be.
 
+mod prefix;
+mod window;
+
 use std::io;
 use std::ops::Range;
 
 use crate::frame::{self, HEADER_BYTES, Header, PayloadChecksum, Seed};
 use crate::mutant::{self, Mutant};
+use prefix::{Prefixes, shifted};
+use window::{Ahead, Window};
 
 /// How many bytes are read at once.
 pub const WINDOW_BYTES: usize = 1 << 20;
@@ -33,8 +38,6 @@ pub const MOST_PREFIXES: u64 = 1 << 22;
 
 /// How many bytes are read at once where a look aside must not move the window.
 const PROBE_BYTES: usize = 64 << 10;
-const UNREADABLE_STEP: usize = 4096;
-const MOST_UNREADABLE: usize = 1 << 12;
 
 /// Bytes that can be scanned.
 pub trait Source {
@@ -451,218 +454,6 @@ fn note_watermark(best: &mut Option<Watermark>, frame: Frame) {
 
 fn leading_zero_words(bytes: &[u8]) -> usize {
     bytes.as_chunks::<8>().0.iter().take_while(|word| **word == [0; 8]).count()
-}
-
-/// The checksum of `length` zeros behind bytes whose checksum is `checksum`, less the zeros' own:
-/// what a prefix contributes to the checksum of a longer one.
-fn shifted(checksum: u32, length: u64) -> u32 {
-    let mut hasher = crc32fast::Hasher::new_with_initial_len(checksum, 0);
-    hasher.combine(&crc32fast::Hasher::new_with_initial_len(0, length));
-    hasher.finalize()
-}
-
-/// Checksums of the file's prefixes at every `stride` bytes.
-struct Prefixes {
-    stride: u64,
-    checksums: Vec<u32>,
-}
-
-impl Prefixes {
-    /// How far apart they are in a file of `end` bytes: 8 bytes up to 32 MiB, more where there would
-    /// be too many of them.
-    fn stride(end: u64) -> u64 {
-        end.div_ceil(MOST_PREFIXES).next_power_of_two().max(frame::ALIGNMENT)
-    }
-
-    fn build<S: Source + ?Sized>(probe: &mut Window<'_, S>) -> Option<Prefixes> {
-        let stride = Prefixes::stride(probe.end);
-        let mut checksums = Vec::with_capacity(usize::try_from(probe.end / stride).ok()?.checked_add(1)?);
-        let mut checksum = 0;
-        let mut position = 0;
-        loop {
-            checksums.push(checksum);
-            if position + stride > probe.end {
-                return Some(Prefixes { stride, checksums });
-            }
-            // Each piece is read once: the probe's bytes are as many whole strides.
-            if !probe.holds_all(position, stride) {
-                let bytes = (PROBE_BYTES as u64).min(probe.end - position);
-                probe.bytes(position, usize::try_from(bytes).ok()?)?;
-            }
-            checksum = probe.checksum_from(checksum, position, stride)?;
-            position += stride;
-        }
-    }
-
-    /// The checksum of the file's first `end` bytes, from the nearest prefix and the bytes behind it.
-    fn until<'a, S: Source + ?Sized>(
-        &self,
-        window: &mut Window<'a, S>,
-        probe: &mut Window<'a, S>,
-        end: u64,
-    ) -> Option<u32> {
-        let index = usize::try_from(end / self.stride).ok()?;
-        let from = index as u64 * self.stride;
-        let prefix = *self.checksums.get(index)?;
-        if from == end {
-            return Some(prefix);
-        }
-        let window = if window.holds_all(from, end - from) { window } else { probe };
-        window.checksum_from(prefix, from, end - from)
-    }
-}
-
-/// Whether a window reads more than it is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ahead {
-    Yes,
-    No,
-}
-
-/// A piece of the source in memory.
-struct Window<'a, S: Source + ?Sized> {
-    source: &'a S,
-    end: u64,
-    size: usize,
-    ahead: Ahead,
-    start: u64,
-    buffer: Vec<u8>,
-    unreadable: Vec<Range<u64>>,
-}
-
-impl<'a, S: Source + ?Sized> Window<'a, S> {
-    fn new(source: &'a S, end: u64, size: usize, ahead: Ahead) -> Window<'a, S> {
-        Window { source, end, size, ahead, start: 0, buffer: Vec::new(), unreadable: Vec::new() }
-    }
-
-    /// Whether a header at `position` is in memory.
-    fn holds(&self, position: u64) -> bool {
-        self.holds_all(position, HEADER_BYTES)
-    }
-
-    fn holds_all(&self, position: u64, length: u64) -> bool {
-        let held = self.start + self.buffer.len() as u64;
-        position >= self.start && position.checked_add(length).is_some_and(|end| end <= held)
-    }
-
-    /// Bytes from `position` on: at least one, at most a window's size; `None` at the end.
-    fn bytes_from(&mut self, position: u64) -> Option<&[u8]> {
-        self.bytes(position, 1)?;
-        let from = usize::try_from(position - self.start).ok()?;
-        self.buffer.get(from..)
-    }
-
-    /// `length` bytes at `position` (at most a window's size), or `None` where they reach beyond
-    /// the end.
-    #[inline]
-    fn bytes(&mut self, position: u64, length: usize) -> Option<&[u8]> {
-        let end = position.checked_add(length as u64)?;
-        if position < self.start || end > self.start + self.buffer.len() as u64 {
-            if end > self.end || length > self.size {
-                return None;
-            }
-            self.fill(position, length);
-        }
-        let from = usize::try_from(position - self.start).ok()?;
-        self.buffer.get(from..from + length)
-    }
-
-    fn fill(&mut self, position: u64, wanted: usize) {
-        let length = match self.ahead {
-            Ahead::Yes => usize::try_from(self.end - position).unwrap_or(usize::MAX).min(self.size),
-            Ahead::No => wanted,
-        };
-        self.start = position;
-        self.buffer.resize(length, 0);
-        if self.source.read(position, &mut self.buffer).is_ok() {
-            return;
-        }
-        for (index, piece) in self.buffer.chunks_mut(UNREADABLE_STEP).enumerate() {
-            let at = position + (index * UNREADABLE_STEP) as u64;
-            if self.source.read(at, piece).is_err() {
-                piece.fill(0);
-                note_unreadable(&mut self.unreadable, at..at + piece.len() as u64);
-            }
-        }
-    }
-
-    fn header_bytes(&mut self, position: u64) -> Option<[u8; frame::HEADER_LENGTH]> {
-        frame::header_bytes(self.bytes(position, frame::HEADER_LENGTH)?).copied()
-    }
-
-    #[inline]
-    fn header(&mut self, position: u64) -> Result<Header, Defect> {
-        let end = self.end;
-        let Some(bytes) = self.bytes(position, frame::HEADER_LENGTH) else { return Err(Defect::Nothing) };
-        let header = frame::header_bytes(bytes).and_then(frame::decode_header);
-        match header {
-            None if bytes.iter().all(|byte| *byte == 0) => Err(Defect::Nothing),
-            None => Err(Defect::NoHeader),
-            Some(header) if position.saturating_add(header.frame_bytes()) > end => {
-                Err(Defect::LengthBeyondEnd)
-            }
-            Some(header) => Ok(header),
-        }
-    }
-
-    /// Checks the checksum of the frame at `position`, whose bounds were checked.
-    #[inline]
-    fn verify(&mut self, position: u64, header: &Header, seed: Seed) -> Result<(), Defect> {
-        let whole = frame::HEADER_LENGTH + header.length as usize;
-        if whole <= self.size {
-            let bytes = self.bytes(position, whole).ok_or(Defect::LengthBeyondEnd)?;
-            let (head, payload) = bytes.split_first_chunk().ok_or(Defect::LengthBeyondEnd)?;
-            return if frame::verifies(head, PayloadChecksum::of(payload), seed) {
-                Ok(())
-            } else {
-                Err(Defect::Checksum)
-            };
-        }
-        let bytes = self.header_bytes(position).ok_or(Defect::LengthBeyondEnd)?;
-        let checksum = self
-            .checksum(position + HEADER_BYTES, u64::from(header.length))
-            .ok_or(Defect::LengthBeyondEnd)?;
-        if frame::verifies(&bytes, checksum, seed) { Ok(()) } else { Err(Defect::Checksum) }
-    }
-
-    fn checksum(&mut self, start: u64, length: u64) -> Option<PayloadChecksum> {
-        self.checksum_from(0, start, length).map(PayloadChecksum::from_value)
-    }
-
-    /// Continues `checksum` over `length` bytes at `start`, piece by piece.
-    fn checksum_from(&mut self, checksum: u32, start: u64, length: u64) -> Option<u32> {
-        let mut hasher = crc32fast::Hasher::new_with_initial(checksum);
-        let mut done = 0;
-        while done < length {
-            let position = start.checked_add(done)?;
-            let left = usize::try_from(length - done).unwrap_or(usize::MAX);
-            let bytes = match self.ahead {
-                Ahead::Yes => self.bytes_from(position)?,
-                Ahead::No => self.bytes(position, left.min(self.size))?,
-            };
-            let take = left.min(bytes.len());
-            hasher.update(bytes.get(..take)?);
-            done += take as u64;
-        }
-        Some(hasher.finalize())
-    }
-}
-
-/// Notes a range that cannot be read; the ranges stay in order, and neither overlap nor touch.
-fn note_unreadable(ranges: &mut Vec<Range<u64>>, range: Range<u64>) {
-    let first = ranges.partition_point(|other| other.end < range.start);
-    let touched = ranges.iter().skip(first).take_while(|other| other.start <= range.end).count();
-    if touched == 0 && ranges.len() < MOST_UNREADABLE {
-        ranges.insert(first, range);
-        return;
-    }
-    // Past the limit a neighbour swallows the range: the bound on memory holds, and no unreadable
-    // byte is forgotten.
-    let (first, touched) = if touched == 0 { (first.saturating_sub(1), 1) } else { (first, touched) };
-    let merged = ranges
-        .drain(first..first + touched)
-        .fold(range, |all, other| all.start.min(other.start)..all.end.max(other.end));
-    ranges.insert(first, merged);
 }
 
 /// Walks headers, without checksums, from the frame of `ordinals.start` at `position` to the one

@@ -300,6 +300,8 @@ fn what_is_pure_stays_pure() {
     let pure = [
         "frame.rs",
         "scan.rs",
+        "scan/prefix.rs",
+        "scan/window.rs",
         "manifest/edit.rs",
         "manifest/state.rs",
         "recovery/plan.rs",
