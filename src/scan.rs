@@ -15,7 +15,7 @@
 //! hold, each byte is hashed once or twice. But bytes can be crafted so that at every eighth stands a
 //! header that claims all the rest. So what is hashed *in vain* is counted, and once that is as much
 //! as there are bytes, payloads are verified from the checksums of the file's prefixes instead, which
-//! costs no more than [`Prefixes::stride`] bytes however long they claim to be.
+//! costs no more than the stride of these prefixes however long the payloads claim to be.
 
 mod prefix;
 mod window;

@@ -1,11 +1,11 @@
 //! `log-repair`: what an operator reaches for after a crash.
 //!
 //! It owns the command line and the exit codes. Each verb has a module of its own, which gets its
-//! arguments and a place to write to, and gives back an [`Exit`] or the words for an operational
+//! arguments and a place to write to, and gives back an exit code or the words for an operational
 //! error. It deliberately does not know what a frame or a manifest is: the library does, and the
 //! library's inspection, scanner and judgement are the only ones.
 //!
-//! Invariants: no verb here changes a byte (they all look through [`looking::LookingDisk`], which
+//! Invariants: no verb here changes a byte (they all look through `looking::LookingDisk`, which
 //! refuses to); results go to stdout, progress and errors to stderr; every error names the next step.
 //!
 //! Why the exit codes of fsck(8): whoever writes a script around this tool knows them already.
