@@ -250,7 +250,9 @@ impl Log {
     /// lost can step over all its neighbours at once, of which a damaged file may name any number. (The
     /// end of what readers may see, where none is.)
     pub fn readable_from(&self, offset: u64) -> u64 {
-        self.core().table.load().readable_from(offset, self.core().visible_end())
+        // The end before the table, as in a read: what can be seen has its segment in the table.
+        let end = self.core().visible_end();
+        self.core().table.load().readable_from(offset, end)
     }
 
     /// Removes the records below `offset`, durably, and frees the space of whole segments. An

@@ -69,7 +69,7 @@ mutants! {
     UnnamedStoreRemoved "unnamed-store-removed" "an unnamed store that holds acknowledged frames is removed",
     ChecksumUnseeded "checksum-unseeded" "checksums are not seeded: a frame of another segment or log is valid",
     OrdinalUnchecked "ordinal-unchecked" "a read trusts the index, and does not check the frame's ordinal",
-    IndexUnchecked "index-unchecked" "an index file is trusted though its checksum does not hold",
+    IndexUnchecked "index-unchecked" "an index is trusted: neither its checksum nor the ordinal of the frame that it leads to is checked",
     ReadUnverified "read-unverified" "reads do not verify the payload's checksum",
     NoSpareKept "no-spare-kept" "records are accepted without the space to recover them",
 }

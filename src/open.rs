@@ -76,6 +76,7 @@ pub(crate) fn open_read_only(options: &Options, directory: &Path) -> Result<Open
     {
         return Err(damage.into());
     }
+    recovery::check_end(&findings, assessment.proven_end.max(state.front))?;
     let (core, recovery) = read_only(options, directory, &findings, "it was opened read-only")?;
     Ok(Opened { core, recovery, lock: None })
 }

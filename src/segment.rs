@@ -253,9 +253,10 @@ impl Segment {
                 }
             }
         }
-        if let Some(index) = self.memory_index() {
-            let scan = || scan_positions(store, self.base, index.len(), store.published());
-            let position = self.scanned.get_or_init(scan).get(ordinal as usize).copied();
+        let disk_failed = matches!(&failed, Some((_, ReadFailure::Io(error)))
+            if error.kind() != std::io::ErrorKind::UnexpectedEof);
+        if let Some(index) = self.memory_index().filter(|_| !disk_failed) {
+            let position = self.scanned(store, index.len()).get(ordinal as usize).copied();
             let known = failed.as_ref().map(|(position, _)| *position);
             if let Some(position) = position.filter(|at| *at != index::NO_FRAME && Some(*at) != known)
                 && let Ok((payload, header)) = store.read(position, ordinal, verify, self.place.use_maps)
@@ -275,6 +276,19 @@ impl Segment {
                 Err(Error::io("reading", store.path(), Some(position), error))
             }
         }
+    }
+
+    /// Where the records of an active segment are, by a scan that is made once, when its index led wrong.
+    fn scanned(&self, store: &Store, count: u32) -> &[u64] {
+        if let Some(positions) = self.scanned.get() {
+            return positions;
+        }
+        let _guard = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(positions) = self.scanned.get() {
+            return positions;
+        }
+        let positions = scan_positions(store, self.base, count, store.published());
+        self.scanned.get_or_init(|| positions)
     }
 
     /// The position behind the record before `offset`, checked against frames: where a cut may go.
@@ -302,7 +316,12 @@ impl Segment {
         let count = match (self.memory_index(), self.sealed) {
             (Some(index), _) => index.len(),
             (None, Some(sealed)) => {
-                let length = self.store().map_or(0, |store| store.published());
+                let length = match self.store() {
+                    Ok(store) => store.published(),
+                    Err(Error::Damaged(_)) => 0,
+                    // It cannot be opened now, which says nothing of what it holds.
+                    Err(_) => sealed.length,
+                };
                 record_count(self.base, sealed.next_offset, length)
             }
             (None, None) => 0,

@@ -52,8 +52,19 @@ impl Core {
     /// Appends edits; an uncertain failure poisons.
     fn edit(&self, structure: &mut ManifestFile, edits: Vec<Edit>) -> Result<()> {
         structure.append(edits).map_err(|failure| self.failed(failure))?;
+        #[cfg(feature = "_mutants")]
+        if structure.state().closed.is_none() {
+            self.write_stale_seals(structure).map_err(|failure| self.failed(failure))?;
+        }
         lock(&self.writer).has_ballast = structure.has_ballast();
         Ok(())
+    }
+
+    /// For the mutant: Seals that were decided before the edit that was just written.
+    #[cfg(feature = "_mutants")]
+    fn write_stale_seals(&self, structure: &mut ManifestFile) -> Result<(), Failure> {
+        let stale = std::mem::take(&mut *lock(&self.stale_seals));
+        if stale.is_empty() { Ok(()) } else { structure.append(stale) }
     }
 
     /// Seals what was rolled, prepares segments ahead, and reserves space ahead: what a roll should
@@ -72,13 +83,13 @@ impl Core {
         let mut edits = Vec::new();
         let sealed = self.plan_seals(needed.is_some(), &mut edits)?;
         #[cfg(feature = "_mutants")]
-        if mutant::on(Mutant::StaleSeal) {
-            edits = std::mem::replace(&mut *lock(&self.stale_seals), edits);
-        }
+        let stale = if mutant::on(Mutant::StaleSeal) { std::mem::take(&mut edits) } else { Vec::new() };
         let prepared = self.prepare(&structure, &mut edits);
         if !edits.is_empty() {
             self.edit(&mut structure, edits)?;
         }
+        #[cfg(feature = "_mutants")]
+        lock(&self.stale_seals).extend(stale);
         self.finish_seals(sealed);
         let (stores, shortage) = prepared.map_err(|failure| self.failed(failure))?;
         let spares = {
@@ -457,6 +468,8 @@ impl Core {
             if !mutant::on(Mutant::BackWithoutEdit) {
                 structure.append(edits).map_err(|failure| Failure::Unknown(failure.into_error()))?;
             }
+            #[cfg(feature = "_mutants")]
+            self.write_stale_seals(&mut structure)?;
             stage.forget_mark();
             writer.restart(end, fresh);
             self.change_table(|table| {
@@ -514,6 +527,8 @@ impl Core {
         let mut edits: Vec<Edit> =
             spares.iter().map(|id| Edit::Drop { id: *id, quarantine: false }).collect();
         edits.push(Edit::Close(Close { length, next_offset }));
+        #[cfg(feature = "_mutants")]
+        self.write_stale_seals(&mut structure).map_err(|failure| self.failed(failure))?;
         self.edit(&mut structure, edits)?;
         self.remove_files(&spares);
         // Reserved space would only look like waste now. Nothing promised depends on it.

@@ -249,6 +249,13 @@ impl SimDisk {
         self.state().medium.digest(true)
     }
 
+    /// A hash of the pending changes, in their order: of two disks with equal digests and equal durable
+    /// digests, it tells whether a loss of power leaves the same of both.
+    #[must_use]
+    pub fn pending_digest(&self) -> u64 {
+        self.state().medium.pending_digest()
+    }
+
     // ---- faults ------------------------------------------------------------------------------
 
     /// Arms a fault. It outlives crashes: it is the disk's, not the process's.

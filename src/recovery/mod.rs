@@ -20,4 +20,4 @@ pub use inspect::{Depth, inspect};
 pub use plan::{Copy, CopyPiece, Moved, Plan, Planned, plan};
 pub use report::{CutTail, Recovery};
 
-pub(crate) use plan::{Thrift, lost_edit, plan_with, standing_damage};
+pub(crate) use plan::{Thrift, check_end, lost_edit, plan_with, standing_damage};

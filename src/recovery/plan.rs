@@ -136,9 +136,7 @@ pub(crate) fn plan_with(findings: &Findings, policy: DamagePolicy, thrift: Thrif
     }
     let planner = Planner { findings, old: state, assessment, generation, thrift };
     let plan = planner.plan();
-    if plan.recovery.next_offset > LARGEST_END {
-        return Err(out_of_offsets(findings, plan.recovery.next_offset).into());
-    }
+    check_end(findings, plan.recovery.next_offset)?;
     Ok(Planned::Proceed(Box::new(plan)))
 }
 
@@ -146,15 +144,20 @@ pub(crate) fn plan_with(findings: &Findings, policy: DamagePolicy, thrift: Thrif
 /// appends the difference. Below it there is room for more records than anybody has.
 const LARGEST_END: u64 = MAX_STATED_OFFSET / 4 * 3;
 
-fn out_of_offsets(findings: &Findings, end: u64) -> Damage {
-    Damage {
+/// Refuses to open a log that ends there.
+pub(crate) fn check_end(findings: &Findings, end: u64) -> Result<()> {
+    if end <= LARGEST_END {
+        return Ok(());
+    }
+    Err(Damage {
         directory: findings.directory.clone(),
-        file: findings.directory.join(manifest::FILE_NAME),
+        file: findings.directory.clone(),
         position: None,
         offsets: None,
         what: format!("the next offset would be {end}, which no log ever reached"),
         proof: None,
     }
+    .into())
 }
 
 fn begin(findings: &Findings) -> Result<Planned> {
@@ -301,11 +304,12 @@ impl Planner<'_> {
 
     /// After an unclean end: seal what is proven, copy what is valid beyond, let go of the rest.
     fn recover(&self, plan: &mut Plan) {
-        let mut proven = self.assessment.proven_end;
-        let end = self.reach_beyond(proven);
-        if mutant::on(Mutant::OldFileContinued) {
-            proven = end;
+        #[cfg(feature = "_mutants")]
+        if mutant::on(Mutant::OldFileContinued) && self.go_on_in_the_old_file(plan) {
+            return;
         }
+        let proven = self.assessment.proven_end;
+        let end = self.reach_beyond(proven);
         let last = self.assessment.placed.iter().rposition(|place| place.base < proven);
         let whole =
             last.and_then(|index| self.assessment.placed.get(index)).filter(|place| self.copied_whole(place));
@@ -325,6 +329,24 @@ impl Planner<'_> {
         };
         self.let_go(plan, served);
         plan.recovery.next_offset = served.max(self.old.front);
+    }
+
+    /// For the mutant: the one segment that holds anything goes on where its whole batches end. Gives
+    /// whether it is so simple.
+    #[cfg(feature = "_mutants")]
+    fn go_on_in_the_old_file(&self, plan: &mut Plan) -> bool {
+        let [place] = self.assessment.placed.as_slice() else { return false };
+        let ([run], true) = (place.runs.as_slice(), self.assessment.verdict != Verdict::Damage) else {
+            return false;
+        };
+        plan.state.segments.retain(|id, segment| segment.seal.is_some() || *id == place.id);
+        if let Some(segment) = plan.state.segments.get_mut(&place.id) {
+            segment.base = Some(place.base);
+        }
+        plan.active = Some((place.id, run.whole_position));
+        let end = place.base.saturating_add(u64::from(run.whole_ordinal));
+        plan.recovery.next_offset = end.max(self.old.front);
+        true
     }
 
     /// How far intact whole batches follow the proven end without a gap.

@@ -3,7 +3,6 @@
 
 use crate::support::exhaustive::{PRELUDES, search};
 use crate::support::explore::Reach;
-use crate::support::world::World;
 
 #[test]
 fn every_single_operation() {
@@ -14,16 +13,3 @@ fn every_single_operation() {
 fn every_recovery_crashed() {
     search(2, &PRELUDES[3..], 0, Reach::deep(1)).unwrap_or_else(|why| panic!("{why}"));
 }
-
-/// Worlds that failed once, each with its postmortem.
-#[test]
-fn worlds_that_failed_once() {
-    for (world, postmortem) in KEPT {
-        let world: World = world.parse().unwrap();
-        if let Err(why) = world.replay() {
-            panic!("{why}\n  {postmortem}\n  replay: {}", world.command());
-        }
-    }
-}
-
-const KEPT: &[(&str, &str)] = &[];

@@ -4,7 +4,7 @@
 //! It owns which states were seen. A state is a disk (names, bytes, what is pending of them) and what is
 //! known of the log at that moment; one that was seen is not tried again, unless the recovery is now to be
 //! crashed more often than it was then. What a recovery does depends on nothing else: the clock stands
-//! still, and random numbers decide on background work only.
+//! still, and random numbers decide on background work, and how far a write had got, only.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
@@ -122,6 +122,9 @@ impl Search {
 
     /// Everything that a crash at this moment can leave.
     fn crash(&self, branch: &Branch<'_>, moment: &Moment) -> Result<(), String> {
+        if self.has_ended() {
+            return Ok(());
+        }
         Counts::add(&self.counts.moments, 1);
         let power = losses(moment.disk.pending(), 3).into_iter().map(Fate::Power);
         for fate in power.chain([Fate::Process]) {
@@ -156,7 +159,7 @@ impl Search {
         })?;
         // What was durable when the first recovery began, every later one must find too.
         let expected = if is_durable { Some(expected.unwrap_or(&recovered.found)) } else { None };
-        for moment in &recovered.moments {
+        for moment in recovered.moments.iter().take_while(|_| !self.has_ended()) {
             Counts::add(&self.counts.recoveries, 1);
             for fate in self.recovery_fates(moment, crashes.len()) {
                 let crash = Crash::at(moment, fate);
@@ -197,7 +200,7 @@ impl Search {
         (disk.digest(), pending).hash(&mut hasher);
         // Without anything pending, what is seen is what is durable.
         if pending > 0 {
-            disk.durable_digest().hash(&mut hasher);
+            (disk.durable_digest(), disk.pending_digest()).hash(&mut hasher);
         }
         (branch.signature, expected, branch.setup.durability == stonelog::Durability::Always)
             .hash(&mut hasher);

@@ -3,7 +3,7 @@
 //! It keeps three kinds of knowledge apart: what was acknowledged (must be there), what was submitted
 //! (may be there, in order), and what was under way when the crash came (either state).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
@@ -25,6 +25,8 @@ pub struct Model {
     pub front_under_way: Option<u64>,
     pub back_under_way: Option<u64>,
     pub meta_under_way: Option<(String, Vec<u8>)>,
+    /// Names without a value, though one was once on its way.
+    refused: BTreeSet<String>,
     counter: u64,
 }
 
@@ -83,10 +85,12 @@ impl Model {
         self.acknowledged = offsets.end;
         self.front_under_way = None;
         self.back_under_way = None;
-        if let Some((key, _)) = self.meta_under_way.take()
-            && let Some(value) = log.meta(&key).expect("meta")
-        {
-            self.meta.insert(key, value);
+        if let Some((key, _)) = self.meta_under_way.take() {
+            match log.meta(&key).expect("meta") {
+                Some(value) => drop(self.meta.insert(key, value)),
+                // It was served without a value, so none may come up later.
+                None => drop(self.refused.insert(key)),
+            }
         }
     }
 
@@ -130,21 +134,26 @@ impl Model {
         if listed != offsets.clone().collect::<Vec<_>>() {
             return Err(format!("G2: records() gives {listed:?} of {offsets:?}"));
         }
-        for (key, value) in &self.meta {
+        for key in self.keys() {
             let found = log.meta(key).map_err(|error| error.to_string())?;
+            let known = self.meta.get(key);
             let under_way = self.meta_under_way.as_ref().filter(|(other, _)| other == key).map(|(_, v)| v);
-            if found.as_ref() != Some(value) && found.as_ref() != under_way {
-                return Err(format!("G1: meta {key} is {found:?}, not {value:?}"));
+            if found.as_ref() != known && (found.is_none() || found.as_ref() != under_way) {
+                return Err(format!("G1: meta {key} is {found:?}, not {known:?} or {under_way:?}"));
             }
         }
         Ok(())
     }
 
+    /// The names that a value was put under, or may have been.
+    fn keys(&self) -> impl Iterator<Item = &String> {
+        let under_way = self.meta_under_way.as_ref().map(|(key, _)| key);
+        self.meta.keys().chain(self.refused.iter()).chain(under_way)
+    }
+
     /// What the log holds, of what the model knows the names of.
     pub fn found(&self, log: &Log) -> Found {
-        let under_way = self.meta_under_way.as_ref().map(|(key, _)| key);
-        let keys = self.meta.keys().chain(under_way);
-        let meta = keys.map(|key| (key.clone(), log.meta(key).expect("meta"))).collect();
+        let meta = self.keys().map(|key| (key.clone(), log.meta(key).expect("meta"))).collect();
         Found { offsets: log.offsets(), meta }
     }
 
@@ -153,7 +162,8 @@ impl Model {
     pub fn signature(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         (self.front, self.start, self.acknowledged, &self.records, &self.batches).hash(&mut hasher);
-        (&self.meta, self.front_under_way, self.back_under_way, &self.meta_under_way).hash(&mut hasher);
+        (&self.refused, &self.meta, self.front_under_way, self.back_under_way, &self.meta_under_way)
+            .hash(&mut hasher);
         hasher.finish()
     }
 }

@@ -85,7 +85,8 @@ pub fn observe(
         Err(_) if disk.has_crashed() => return Ok(Ended::Crashed),
         Err(error) => return Err(format!("opening failed: {error}")),
     };
-    let mut run = Running { setup, disk, log, tickets: Vec::new(), faulty: false };
+    let mut run =
+        Running { setup, disk, log, tickets: Vec::new(), faulty: false, full: false, was_faulty: false };
     for (index, op) in ops.iter().enumerate() {
         if index + 1 == from {
             disk.record_moments(true);
@@ -103,7 +104,8 @@ pub fn observe(
             Ok(()) => {}
             Err(Trouble::Broken(why)) => return Err(format!("{op}: {why}")),
             Err(Trouble::Refused(error)) => {
-                if run.is_poisoned() {
+                // A fault may have struck in the background, and show only now.
+                if run.was_faulty && run.is_poisoned() {
                     observer(model, vec![last_moment(disk)])?;
                     return Ok(Ended::Poisoned);
                 }
@@ -154,6 +156,9 @@ struct Running<'a> {
     tickets: Vec<Ticket>,
     /// Whether faults were armed or space taken since it was last healed: then operations may fail.
     faulty: bool,
+    full: bool,
+    /// Whether this was ever so since the log was opened.
+    was_faulty: bool,
 }
 
 impl Running<'_> {
@@ -262,11 +267,11 @@ impl Running<'_> {
                 self.reopen(model, observer)?;
             }
             Op::Fault(kind, nth) => {
-                self.faulty = true;
+                (self.faulty, self.was_faulty) = (true, true);
                 self.disk.inject(fault(kind, u64::from(nth)));
             }
             Op::Fill(pages) => {
-                self.faulty = true;
+                (self.faulty, self.full, self.was_faulty) = (true, true, true);
                 self.disk.set_capacity(Some(self.disk.used_bytes() + u64::from(pages) * 4096));
             }
             Op::Heal => self.heal(),
@@ -280,7 +285,7 @@ impl Running<'_> {
     }
 
     fn heal(&mut self) {
-        self.faulty = false;
+        (self.faulty, self.full) = (false, false);
         self.disk.clear_faults();
         self.disk.set_capacity(None);
     }
@@ -298,6 +303,7 @@ impl Running<'_> {
         self.log = opened?;
         // A fault that waits for a read must not strike the check.
         self.disk.clear_faults();
+        (self.faulty, self.was_faulty) = (self.full, self.full);
         model.check(&self.log)?;
         model.adopt(&self.log);
         Ok(())

@@ -66,6 +66,14 @@ impl World {
     /// # Errors
     /// Which promise broke.
     pub fn replay(&self) -> Result<(), String> {
+        self.replay_from(|_| ())
+    }
+
+    /// As [`World::replay`], and shows the disk that the first crash left.
+    ///
+    /// # Errors
+    /// Which promise broke.
+    pub fn replay_from(&self, look: impl FnOnce(&SimDisk)) -> Result<(), String> {
         let mut struck: Option<(SimDisk, Model)> = None;
         let first = self.crashes.first();
         let mut model = Model::default();
@@ -80,6 +88,7 @@ impl World {
         let Some(first) = first else { return Ok(()) };
         let (mut disk, model) =
             struck.ok_or_else(|| format!("the run never came to mutation {}", first.mutation))?;
+        look(&disk);
         let mut expected = None;
         for crash in self.crashes.iter().skip(1) {
             let recovered = recover_and_check(&self.setup, &disk.fork(), &model, expected.as_ref(), true)?;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::FileFailurePersistence;
 use stonelog::Durability;
-use stonelog::disk::sim::{Capabilities, Loss, UnwrittenBytes};
+use stonelog::disk::sim::{Capabilities, Loss, SimDisk, UnwrittenBytes};
 
 use crate::support::model::Model;
 use crate::support::op::{FaultKind, Op};
@@ -150,19 +150,19 @@ fn a_world_replays_as_it_was_lived() {
     let mut model = Model::default();
     let mut crashes = Vec::new();
     observe(&lived.setup, &lived.setup.disk(), &lived.ops, &mut model, 0, &mut |_, moments| {
-        crashes.extend(
-            moments
-                .iter()
-                .map(|moment| (Crash::at(moment, Fate::Power(Loss::Everything)), moment.disk.digest())),
-        );
+        crashes.extend(moments.iter().map(|moment| {
+            let crash = Crash::at(moment, Fate::Power(Loss::Seeded(moment.mutation)));
+            (crash, crash.strike(moment).digest())
+        }));
         Ok(())
     })
     .unwrap();
     assert!(crashes.len() > 60, "{}", crashes.len());
-    for (crash, _) in crashes {
+    for (crash, digest) in crashes {
         let world = World { crashes: vec![crash], ..lived.clone() };
         let again: World = world.to_string().parse().unwrap();
         assert_eq!(again, world);
-        again.replay().unwrap_or_else(|why| panic!("{why}\n  replay: {}", world.command()));
+        let look = |disk: &SimDisk| assert_eq!(disk.digest(), digest, "{world}");
+        again.replay_from(look).unwrap_or_else(|why| panic!("{why}\n  replay: {}", world.command()));
     }
 }

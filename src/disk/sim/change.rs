@@ -8,6 +8,8 @@
 
 use std::sync::Arc;
 
+use super::chance::Digest;
+
 /// A directory and a name in it.
 pub(super) type Name = (u64, Arc<str>);
 
@@ -104,6 +106,34 @@ impl Change {
             | Self::Remove { from: name, .. }
             | Self::Rename { to: name, .. } => Some(name.0),
             Self::Write { .. } | Self::SetLength { .. } | Self::Reserve { .. } => None,
+        }
+    }
+
+    /// Takes in all that a later sync or loss of power makes of it.
+    pub(super) fn digest(&self, digest: &mut Digest) {
+        let mut name = |(directory, name): &Name| {
+            digest.word(*directory);
+            digest.bytes(name.as_bytes());
+        };
+        match self {
+            Self::Create { parent, .. } => name(parent),
+            Self::Rename { from, to, .. } => [from, to].into_iter().for_each(name),
+            Self::Remove { from, .. } => name(from),
+            Self::Write { .. } | Self::SetLength { .. } | Self::Reserve { .. } => {}
+        }
+        let (kind, subject, at) = match self {
+            Self::Write { file, position, .. } => (1, *file, *position),
+            Self::SetLength { file, length, .. } => (2, *file, *length),
+            Self::Reserve { file, length, .. } => (3, *file, *length),
+            Self::Create { entry: Entry::File(file), .. } => (4, *file, 0),
+            Self::Create { entry: Entry::Directory(directory), .. } => (5, *directory, 0),
+            Self::Rename { file, .. } => (6, *file, 0),
+            Self::Remove { file, .. } => (7, *file, 0),
+        };
+        [kind, subject, at].into_iter().for_each(|word| digest.word(word));
+        if let Self::Write { image, length, .. } = self {
+            digest.word(*length);
+            digest.bytes(image);
         }
     }
 }

@@ -98,6 +98,12 @@ impl Medium {
         self.pending.len()
     }
 
+    pub(super) fn pending_digest(&self) -> u64 {
+        let mut digest = Digest::new();
+        self.pending.iter().for_each(|change| change.digest(&mut digest));
+        digest.finish()
+    }
+
     // ---- names -------------------------------------------------------------------------------
 
     pub(super) fn find(&self, path: &Path) -> io::Result<Option<Entry>> {
