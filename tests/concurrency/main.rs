@@ -26,6 +26,8 @@
 )]
 
 mod cases;
+#[path = "../support/dice.rs"]
+mod dice;
 mod protocols;
 mod scheduler;
 mod stage;

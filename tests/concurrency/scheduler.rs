@@ -19,6 +19,8 @@ use std::sync::Once;
 use shuttle::scheduler::{Schedule, Scheduler, Task, TaskId};
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
 
+use crate::dice::Dice;
+
 /// What a thread that panics on purpose says.
 pub const ON_PURPOSE: &str = "a panic on purpose";
 
@@ -62,23 +64,6 @@ pub fn seed() -> u64 {
 /// A hash of all scheduling so far.
 pub fn trace() -> u64 {
     NOW.with_borrow(|now| now.trace)
-}
-
-/// A small generator, so that a seed is a schedule.
-pub struct Dice(u64);
-
-impl Dice {
-    pub fn new(seed: u64) -> Dice {
-        Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(1))
-    }
-
-    pub fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % sides
-    }
 }
 
 /// What a search may do at most.

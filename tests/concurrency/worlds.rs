@@ -19,7 +19,8 @@ use stonelog::disk::Background;
 use stonelog::disk::sim::{Fault, Loss, SimDisk};
 use stonelog::{Durability, Error, Log, Ticket};
 
-use crate::scheduler::{Dice, held, sample, seed, trace, trace_of};
+use crate::dice::Dice;
+use crate::scheduler::{held, sample, seed, trace, trace_of};
 use crate::stage::{DIRECTORY, end, open, options};
 
 /// What became of a submission, as far as its thread was told.

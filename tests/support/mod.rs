@@ -13,6 +13,7 @@
     reason = "tests: a failed expectation is how they speak"
 )]
 
+pub mod dice;
 pub mod exhaustive;
 pub mod explore;
 pub mod gated;

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+pub use super::dice::Dice;
+
 /// One operation. Sizes and places are chosen small, so that segments roll all the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
@@ -108,22 +110,8 @@ impl FromStr for Op {
     }
 }
 
-/// A small generator, so that a seed is a world.
-pub struct Dice(u64);
-
+/// Draws operations.
 impl Dice {
-    pub fn new(seed: u64) -> Dice {
-        Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(1))
-    }
-
-    pub fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % sides
-    }
-
     pub fn op(&mut self) -> Op {
         let length = match self.roll(8) {
             0 => 0,
