@@ -155,6 +155,27 @@ pub enum Error {
         supported: u32,
     },
 
+    /// A repair (or its undoing) was interrupted. Nothing is lost: it goes on from its journal.
+    #[error(
+        "{what} of {} was interrupted and is not finished: to finish it run: log-repair {command} {}{}",
+        directory.display(), directory.display(), if *command == "repair" { " --apply" } else { "" }
+    )]
+    RepairUnfinished {
+        /// The log directory.
+        directory: PathBuf,
+        /// "a repair", or "the undoing of a repair".
+        what: &'static str,
+        /// The verb of log-repair that finishes it.
+        command: &'static str,
+    },
+
+    /// A repair cannot be done as asked. Nothing was changed.
+    #[error("{why}")]
+    RepairRefused {
+        /// Why, and what to do next.
+        why: String,
+    },
+
     /// The directory changed faster than it could be read (a live writer beside a reader).
     #[error("{} kept changing while it was read: try again", path.display())]
     Busy {

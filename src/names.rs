@@ -12,6 +12,8 @@ pub const MAX_STATED_OFFSET: u64 = 1 << 63;
 pub const LOCK: &str = "LOCK";
 /// Where whole files go that recovery took out.
 pub const QUARANTINE: &str = "quarantine";
+/// Where a repair keeps what it replaced.
+pub const REPAIR: &str = "repair";
 /// How the name of an index in the making ends.
 pub(crate) const INDEX_TEMPORARY_SUFFIX: &str = ".index.next";
 

@@ -96,6 +96,13 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// Removes a file's name.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
+    /// Removes an empty directory's name. A disk that cannot says `Unsupported`: an empty directory then
+    /// stays, which harms nothing.
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Whether a file or directory of this name exists.
     fn exists(&self, path: &Path) -> io::Result<bool>;
 

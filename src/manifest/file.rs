@@ -89,6 +89,56 @@ pub fn read(disk: &dyn Disk, directory: &Path) -> Result<Reading> {
     interpret(directory, &bytes)
 }
 
+/// What is left of a MANIFEST that is not what was written.
+#[derive(Debug, Clone, Default)]
+pub struct Remains {
+    /// The log's identity, where the head survived.
+    pub uuid: Option<[u8; 16]>,
+    /// Its generation, where the head survived.
+    pub generation: Option<u64>,
+    /// Every edit that is intact, in order: there may be gaps between them.
+    pub edits: Vec<Edit>,
+}
+
+/// Reads every intact edit of `directory`'s MANIFEST, whatever became of the others.
+///
+/// # Errors
+/// When the file cannot be opened or measured. One that is not there, or is longer than any manifest,
+/// has no remains.
+pub fn remains(disk: &dyn Disk, directory: &Path) -> Result<Remains> {
+    let path = directory.join(FILE_NAME);
+    let file = match disk::retry_interrupted(|| disk.open(&path, OpenMode::Read)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Remains::default()),
+        Err(error) => return Err(Error::io("opening", &path, None, error)),
+    };
+    let length = disk::retry_interrupted(|| file.length())
+        .map_err(|error| Error::io("measuring", &path, None, error))?;
+    let mut bytes = vec![0; usize::try_from(length.min(MAX_FILE_BYTES)).unwrap_or(0)];
+    for (piece, at) in bytes.chunks_mut(SECTOR).zip((0u64..).step_by(SECTOR)) {
+        // What the disk cannot read stays zeros, which are never an edit.
+        let _ = disk::read_up_to(file.as_ref(), piece, at);
+    }
+    let Some(head) = Head::parse(&bytes).filter(|head| head.version == FORMAT_VERSION) else {
+        return Ok(Remains::default());
+    };
+    let extent = Extent {
+        seed: Seed::of_manifest(&head.uuid, head.generation),
+        start: SECTOR_BYTES,
+        end: bytes.len() as u64,
+        base: Some(0),
+        ordinal_end: None,
+    };
+    let mut edits = Vec::new();
+    scan::scan(bytes.as_slice(), &extent, |frame| {
+        let payload = usize::try_from(frame.position + frame::HEADER_BYTES)
+            .ok()
+            .and_then(|start| bytes.get(start..start.checked_add(frame.header.length as usize)?));
+        edits.extend(payload.and_then(|payload| Edit::decode(payload).ok()));
+    });
+    Ok(Remains { uuid: Some(head.uuid), generation: Some(head.generation), edits })
+}
+
 fn load(file: &dyn DiskFile, length: u64) -> Result<Vec<u8>, String> {
     let length = usize::try_from(length)
         .ok()
@@ -247,6 +297,54 @@ fn encode_batch(edits: &[Edit], first_ordinal: u32, seed: Seed) -> Vec<u8> {
     bytes
 }
 
+/// A fresh MANIFEST, encoded: what it is when nothing was appended to it yet.
+pub(crate) struct Encoded {
+    batch: Vec<u8>,
+    /// The position behind the last edit.
+    position: u64,
+    /// How long the file should be: room for as much again.
+    pub(crate) reserved: u64,
+    edits: u32,
+}
+
+impl Encoded {
+    /// The bytes of a file that will be `reserved` bytes long.
+    pub(crate) fn bytes(&self, uuid: &[u8; 16], generation: u64, reserved: u64) -> Vec<u8> {
+        let head = Head { version: FORMAT_VERSION, uuid: *uuid, generation, length: reserved };
+        let mut bytes = head.encode();
+        bytes.extend_from_slice(&self.batch);
+        bytes
+    }
+
+    /// The least length that a file with these edits can have: filesystems give space in blocks, and the
+    /// rest of the last one costs nothing.
+    pub(crate) fn least(&self) -> u64 {
+        self.position.next_multiple_of(4096)
+    }
+}
+
+/// Encodes what a fresh MANIFEST of this state says. Pure.
+///
+/// # Errors
+/// What could not be read again is not written: a state that was recovered from bytes which contradict
+/// each other may contradict itself.
+pub(crate) fn encode(directory: &Path, state: &State, generation: u64) -> Result<Encoded> {
+    let edits = state.edits();
+    check_readable(directory, &edits).map_err(Failure::into_error)?;
+    if let Err(contradiction) = State::fold(edits.iter().cloned()) {
+        let what = format!("what it says and what the stores say contradict each other: {contradiction}");
+        return Err(damage(directory, None, what, None).into());
+    }
+    let batch = encode_batch(&edits, 0, Seed::of_manifest(&state.uuid, generation));
+    let position = SECTOR_BYTES + batch.len() as u64;
+    if position > MAX_FILE_BYTES {
+        return Err(Error::TooLarge { what: "manifest", bytes: position, limit: MAX_FILE_BYTES });
+    }
+    // As much room again as the state takes: a checkpoint's cost is spread over as many edits.
+    let reserved = (position + position.max(ROOM_BYTES)).min(MAX_FILE_BYTES);
+    Ok(Encoded { batch, position, reserved, edits: u32::try_from(edits.len()).unwrap_or(u32::MAX) })
+}
+
 /// Why a manifest was not changed, and whether that is certain.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -291,30 +389,10 @@ impl ManifestFile {
     ) -> Result<ManifestFile, Failure> {
         let next = directory.join(NEXT_NAME);
         let seed = Seed::of_manifest(&state.uuid, generation);
-        let edits = state.edits();
-        // What could not be read again is not written: a state that was recovered from bytes which
-        // contradict each other may contradict itself.
-        check_readable(directory, &edits)?;
-        if let Err(contradiction) = State::fold(edits.iter().cloned()) {
-            let what = format!("what it says and what the stores say contradict each other: {contradiction}");
-            return Err(Failure::Refused(damage(directory, None, what, None).into()));
-        }
-        let batch = encode_batch(&edits, 0, seed);
-        let position = SECTOR_BYTES + batch.len() as u64;
-        // As much room again as the state takes: a checkpoint's cost is spread over as many edits.
-        let reserved = (position + position.max(ROOM_BYTES)).min(MAX_FILE_BYTES);
-        if position > MAX_FILE_BYTES {
-            return Err(Failure::Refused(Error::TooLarge {
-                what: "manifest",
-                bytes: position,
-                limit: MAX_FILE_BYTES,
-            }));
-        }
-
+        let encoded = encode(directory, &state, generation).map_err(Failure::Refused)?;
+        let Encoded { position, reserved, edits, .. } = encoded;
         let write = |reserved: u64| {
-            let head = Head { version: FORMAT_VERSION, uuid: state.uuid, generation, length: reserved };
-            let mut bytes = head.encode();
-            bytes.extend_from_slice(&batch);
+            let bytes = encoded.bytes(&state.uuid, generation, reserved);
             remove_if_present(disk.as_ref(), &next)?;
             let file = disk::retry_interrupted(|| disk.open(&next, OpenMode::CreateNew))
                 .map_err(|error| Error::io_or_no_space("creating", &next, reserved, error))?;
@@ -330,8 +408,7 @@ impl ManifestFile {
         };
         // A full disk may still hold the state, if not room for more.
         let written = write(reserved).or_else(|error: Error| {
-            // Filesystems give space in blocks: the rest of the last one costs nothing.
-            if error.is_no_space() { write(position.next_multiple_of(4096)) } else { Err(error) }
+            if error.is_no_space() { write(encoded.least()) } else { Err(error) }
         });
         let (file, reserved) = match written {
             Ok(written) => written,
@@ -348,7 +425,7 @@ impl ManifestFile {
             disk::retry_interrupted(|| disk.sync_dir(directory))
                 .map_err(|error| Failure::Unknown(Error::io("syncing directory", directory, None, error)))?;
         }
-        let ordinal = u32::try_from(edits.len()).unwrap_or(u32::MAX);
+        let ordinal = edits;
         let directory = directory.to_path_buf();
         let mut manifest = ManifestFile {
             disk,

@@ -9,5 +9,5 @@ pub(crate) mod file;
 pub mod state;
 
 pub use edit::{Born, Close, Edit, Seal};
-pub use file::{FILE_NAME, NEXT_NAME, Reading, Tail, read};
+pub use file::{FILE_NAME, NEXT_NAME, Reading, Remains, Tail, read, remains};
 pub use state::{OffsetRanges, SegmentState, State};

@@ -47,7 +47,7 @@ pub(crate) struct Applied {
 pub(crate) fn apply(disk: &Arc<dyn Disk>, directory: &Path, plan: &mut Plan, old: &State) -> Result<Applied> {
     let copied = match plan.copy.clone() {
         Some(copy) => {
-            let finished = copy_records(disk.as_ref(), directory, &old.uuid, &copy)?;
+            let finished = copy_records(disk.as_ref(), directory, directory, &old.uuid, &copy)?;
             plan.name_copy(&copy, finished.store.published());
             Some(finished)
         }
@@ -114,8 +114,15 @@ pub(crate) fn make_room(disk: &Arc<dyn Disk>, directory: &Path, plan: &mut Plan,
         .map_err(|error| Error::io("syncing directory", directory, None, error))
 }
 
-/// Copies records into a fresh store, and makes it and its name durable.
-fn copy_records(disk: &dyn Disk, directory: &Path, uuid: &[u8; 16], copy: &Copy) -> Result<Copied> {
+/// Copies records from the stores in `directory` into a fresh store in `target`, and makes it and its name
+/// durable.
+pub(crate) fn copy_records(
+    disk: &dyn Disk,
+    directory: &Path,
+    target: &Path,
+    uuid: &[u8; 16],
+    copy: &Copy,
+) -> Result<Copied> {
     let head = store::Head {
         version: store::FORMAT_VERSION,
         origin: Origin::Copy,
@@ -125,16 +132,17 @@ fn copy_records(disk: &dyn Disk, directory: &Path, uuid: &[u8; 16], copy: &Copy)
     };
     // The head is durable before the first frame: frames under a lost head are never a leftover of
     // a recovery, but damage.
-    let fresh = Store::create(disk, directory, head, copy.bytes())?;
-    fill_copy(disk, directory, uuid, copy, fresh).inspect_err(|_| {
+    let fresh = Store::create(disk, target, head, copy.bytes())?;
+    fill_copy(disk, directory, target, uuid, copy, fresh).inspect_err(|_| {
         // Unnamed, and without a use: the next attempt makes its own.
-        let _ = disk.remove(&directory.join(names::store(copy.id)));
+        let _ = disk.remove(&target.join(names::store(copy.id)));
     })
 }
 
 fn fill_copy(
     disk: &dyn Disk,
     directory: &Path,
+    target: &Path,
     uuid: &[u8; 16],
     copy: &Copy,
     fresh: Store,
@@ -154,8 +162,8 @@ fn fill_copy(
     if !mutant::on(Mutant::CopyUnsynced) {
         writer.fresh.sync()?;
     }
-    disk::retry_interrupted(|| disk.sync_dir(directory))
-        .map_err(|error| Error::io("syncing directory", directory, None, error))?;
+    disk::retry_interrupted(|| disk.sync_dir(target))
+        .map_err(|error| Error::io("syncing directory", target, None, error))?;
     writer.fresh.publish(writer.position);
     Ok(Copied { store: writer.fresh, index: writer.index })
 }

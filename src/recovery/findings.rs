@@ -27,6 +27,8 @@ pub struct Listing {
     pub strange: Vec<String>,
     /// Files in `quarantine/`.
     pub quarantined: Vec<String>,
+    /// Names in `repair/`: one directory for each repair, by number.
+    pub repairs: Vec<String>,
 }
 
 /// A store file as found.

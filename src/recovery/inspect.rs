@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::frame::Seed;
 use crate::manifest::{self, Reading, State};
 use crate::names;
-use crate::scan::{self, Extent, Outcome};
+use crate::scan::{self, Extent, Outcome, Run};
 use crate::store::{self, FIRST_FRAME, FileSource, Head};
 
 /// How deep to look.
@@ -37,6 +37,20 @@ pub enum Depth {
 pub fn inspect(disk: &dyn Disk, directory: &Path, depth: Depth) -> Result<Findings> {
     let listing = list(disk, directory)?;
     let manifest = if listing.exists { manifest::read(disk, directory)? } else { Reading::Absent };
+    inspect_as(disk, directory, listing, manifest, depth)
+}
+
+/// Looks at the log in `directory` as what `manifest` says it is.
+///
+/// # Errors
+/// When a later version wrote a store, or the proven end cannot be read.
+pub(crate) fn inspect_as(
+    disk: &dyn Disk,
+    directory: &Path,
+    listing: Listing,
+    manifest: Reading,
+    depth: Depth,
+) -> Result<Findings> {
     let mut findings = Findings {
         directory: directory.to_path_buf(),
         listing,
@@ -55,7 +69,7 @@ pub fn inspect(disk: &dyn Disk, directory: &Path, depth: Depth) -> Result<Findin
     inspector.scan_all(&mut segments)?;
     let unnamed = inspector.unnamed()?;
     let mut assessment = verdict::assess(state, &segments, &unnamed);
-    assessment.proven_position = inspector.proven_position(&assessment)?;
+    assessment.proven_position = proven_position(disk, directory, &assessment)?;
     findings.segments = segments;
     findings.unnamed = unnamed;
     findings.assessment = Some(assessment);
@@ -73,7 +87,7 @@ pub(crate) fn list(disk: &dyn Disk, directory: &Path) -> Result<Listing> {
     listing.exists = true;
     for entry in entries {
         let name = entry.name.as_str();
-        if entry.is_directory && name != names::QUARANTINE {
+        if entry.is_directory && name != names::QUARANTINE && name != names::REPAIR {
             listing.strange.push(entry.name);
             continue;
         }
@@ -86,6 +100,9 @@ pub(crate) fn list(disk: &dyn Disk, directory: &Path) -> Result<Listing> {
         } else if name == names::QUARANTINE && entry.is_directory {
             let inside = disk::retry_interrupted(|| disk.list(&directory.join(names::QUARANTINE)));
             listing.quarantined = inside.unwrap_or_default().into_iter().map(|inner| inner.name).collect();
+        } else if name == names::REPAIR && entry.is_directory {
+            let inside = disk::retry_interrupted(|| disk.list(&directory.join(names::REPAIR)));
+            listing.repairs = inside.unwrap_or_default().into_iter().map(|inner| inner.name).collect();
         } else if name != manifest::FILE_NAME && name != names::LOCK {
             listing.strange.push(entry.name);
         }
@@ -137,36 +154,11 @@ impl Inspector<'_> {
 
     /// Reads a store's head and base.
     fn sectors(&self, id: u64) -> Result<StoreFindings> {
-        let (file, length) = match self.open(id) {
-            Ok(opened) => opened,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(StoreFindings::Missing),
-            Err(error) => return Ok(StoreFindings::Unreadable { why: error.to_string() }),
-        };
-        let mut bytes = vec![0; SECTORS];
-        let got = match disk::read_up_to(file.as_ref(), &mut bytes, 0) {
-            Ok(got) => got,
-            Err(error) => return Ok(StoreFindings::Unreadable { why: error.to_string() }),
-        };
-        bytes.truncate(got);
-        let head = Head::parse(&bytes);
-        if let Some(version) =
-            head.map(|head| head.version).filter(|version| *version != store::FORMAT_VERSION)
-        {
-            return Err(Error::UnsupportedVersion {
-                path: self.directory.join(names::store(id)),
-                version,
-                supported: store::FORMAT_VERSION,
-            });
-        }
-        let base = bytes.get(SECTOR..).and_then(|sector| store::parse_base(sector, self.seed(id)));
-        Ok(StoreFindings::Present { length, head, base })
+        sectors(self.disk, self.directory, id, self.seed(id))
     }
 
     fn open(&self, id: u64) -> std::io::Result<(Arc<dyn DiskFile>, u64)> {
-        let path = self.directory.join(names::store(id));
-        let file = disk::retry_interrupted(|| self.disk.open(&path, OpenMode::Read))?;
-        let length = disk::retry_interrupted(|| file.length())?;
-        Ok((file, length))
+        open(self.disk, self.directory, id)
     }
 
     fn seed(&self, id: u64) -> Seed {
@@ -206,7 +198,9 @@ impl Inspector<'_> {
             });
             segment.scanned_bytes = scanned(&outcome, &extent);
             if check_index && let Some(seal) = segment.state.seal {
-                let count = ordinal_end.unwrap_or(0);
+                let end = seal.next_offset;
+                let count =
+                    segment.base.map_or(0, |base| crate::segment::record_count(base, end, seal.length));
                 let checked = crate::segment::check_index_file(
                     self.disk,
                     self.directory,
@@ -271,32 +265,82 @@ impl Inspector<'_> {
         let outcome = scan::scan(&FileSource { file: file.as_ref(), length }, &extent, |_| {});
         !outcome.runs.is_empty()
     }
+}
 
-    /// Where the proven end lies, where a segment holds it inside a run of intact frames.
-    fn proven_position(&self, assessment: &verdict::Assessment) -> Result<Option<(u64, u64)>> {
-        let proven = assessment.proven_end;
-        for place in assessment.placed.iter().rev() {
-            let Some(ordinal) = proven.checked_sub(place.base).and_then(|o| u32::try_from(o).ok()) else {
-                continue;
-            };
-            if ordinal == 0 {
-                continue;
-            }
-            let run =
-                place.runs.iter().find(|run| run.ordinals.start < ordinal && ordinal <= run.ordinals.end);
-            let Some(run) = run else { return Ok(None) };
-            if ordinal == run.whole_ordinal {
-                return Ok(Some((place.id, run.whole_position)));
-            }
-            let path = self.directory.join(names::store(place.id));
-            let (file, length) =
-                self.open(place.id).map_err(|error| Error::io("opening", &path, None, error))?;
-            let source = FileSource { file: file.as_ref(), length };
-            let position = scan::locate(&source, run.positions.start, run.ordinals.start..ordinal);
-            return Ok(position.map(|position| (place.id, position)));
+/// Where the proven end lies, where a segment holds it inside a run of intact frames.
+pub(crate) fn proven_position(
+    disk: &dyn Disk,
+    directory: &Path,
+    assessment: &verdict::Assessment,
+) -> Result<Option<(u64, u64)>> {
+    let proven = assessment.proven_end;
+    for place in assessment.placed.iter().rev() {
+        let Some(ordinal) = proven.checked_sub(place.base).and_then(|o| u32::try_from(o).ok()) else {
+            continue;
+        };
+        if ordinal == 0 {
+            continue;
         }
-        Ok(None)
+        let position = position_behind(disk, directory, place.id, &place.runs, ordinal)?;
+        return Ok(position.map(|position| (place.id, position)));
     }
+    Ok(None)
+}
+
+/// The position behind the record before `ordinal` of segment `id`, where one of its `runs` holds that.
+pub(crate) fn position_behind(
+    disk: &dyn Disk,
+    directory: &Path,
+    id: u64,
+    runs: &[Run],
+    ordinal: u32,
+) -> Result<Option<u64>> {
+    let holds = |run: &&Run| run.ordinals.start < ordinal && ordinal <= run.ordinals.end;
+    let Some(run) = runs.iter().find(holds) else { return Ok(None) };
+    if ordinal == run.whole_ordinal {
+        return Ok(Some(run.whole_position));
+    }
+    let path = directory.join(names::store(id));
+    let failed = |error| Error::io("opening", &path, None, error);
+    let file = disk::retry_interrupted(|| disk.open(&path, OpenMode::Read)).map_err(failed)?;
+    let length = disk::retry_interrupted(|| file.length()).map_err(failed)?;
+    let source = FileSource { file: file.as_ref(), length };
+    Ok(scan::locate(&source, run.positions.start, run.ordinals.start..ordinal))
+}
+
+fn open(disk: &dyn Disk, directory: &Path, id: u64) -> std::io::Result<(Arc<dyn DiskFile>, u64)> {
+    let path = directory.join(names::store(id));
+    let file = disk::retry_interrupted(|| disk.open(&path, OpenMode::Read))?;
+    let length = disk::retry_interrupted(|| file.length())?;
+    Ok((file, length))
+}
+
+/// Reads the head and base of segment `id`'s store.
+///
+/// # Errors
+/// When a later version wrote it.
+pub(crate) fn sectors(disk: &dyn Disk, directory: &Path, id: u64, seed: Seed) -> Result<StoreFindings> {
+    let (file, length) = match open(disk, directory, id) {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(StoreFindings::Missing),
+        Err(error) => return Ok(StoreFindings::Unreadable { why: error.to_string() }),
+    };
+    let mut bytes = vec![0; SECTORS];
+    let got = match disk::read_up_to(file.as_ref(), &mut bytes, 0) {
+        Ok(got) => got,
+        Err(error) => return Ok(StoreFindings::Unreadable { why: error.to_string() }),
+    };
+    bytes.truncate(got);
+    let head = Head::parse(&bytes);
+    if let Some(version) = head.map(|head| head.version).filter(|version| *version != store::FORMAT_VERSION) {
+        return Err(Error::UnsupportedVersion {
+            path: directory.join(names::store(id)),
+            version,
+            supported: store::FORMAT_VERSION,
+        });
+    }
+    let base = bytes.get(SECTOR..).and_then(|sector| store::parse_base(sector, seed));
+    Ok(StoreFindings::Present { length, head, base })
 }
 
 fn scanned(outcome: &Outcome, extent: &Extent) -> u64 {
