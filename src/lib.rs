@@ -26,6 +26,7 @@ mod open;
 mod options;
 mod reader;
 pub mod recovery;
+pub mod repair;
 pub mod scan;
 mod segment;
 mod signal;

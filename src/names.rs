@@ -42,6 +42,11 @@ pub fn id_of_index(name: &str) -> Option<u64> {
     id_in(name, ".index")
 }
 
+/// The segment id in the name of an index in the making.
+pub(crate) fn id_of_unfinished_index(name: &str) -> Option<u64> {
+    id_in(name, INDEX_TEMPORARY_SUFFIX)
+}
+
 fn id_in(name: &str, suffix: &str) -> Option<u64> {
     let digits = name.strip_suffix(suffix)?;
     let id = u64::from_str_radix(digits, 16).ok()?;

@@ -19,6 +19,7 @@ use crate::options::{DamagePolicy, Options, ReadMode};
 use crate::recovery::apply::{Applied, apply, make_room};
 use crate::recovery::verdict::Verdict;
 use crate::recovery::{self, Depth, Findings, Plan, Planned, Recovery, Thrift};
+use crate::repair::refuse_unfinished;
 use crate::segment::{self, Place, SealedEnd, Segment};
 use crate::store::{FIRST_FRAME, Store};
 use crate::sync::thread;
@@ -46,6 +47,7 @@ pub(crate) fn open(options: &Options, directory: &Path) -> Result<Opened> {
         LockAttempt::Acquired(held) => held,
         LockAttempt::Held { pid } => return Err(Error::Locked { path: lock_path, pid }),
     };
+    refuse_unfinished(disk, directory)?;
     let findings = recovery::inspect(disk, directory, Depth::Opening)?;
     let (core, recovery) = match recovery::plan(&findings, options.on_damage)? {
         Planned::Begin => begin(options, directory)?,
@@ -62,6 +64,7 @@ pub(crate) fn open(options: &Options, directory: &Path) -> Result<Opened> {
 
 /// Opens for reading only.
 pub(crate) fn open_read_only(options: &Options, directory: &Path) -> Result<Opened> {
+    refuse_unfinished(options.disk.as_ref(), directory)?;
     let findings = settled_findings(options.disk.as_ref(), directory)?;
     let (Reading::Whole { state, .. }, Some(assessment)) = (&findings.manifest, &findings.assessment) else {
         // Damage says so; otherwise there is no log.

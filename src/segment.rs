@@ -525,7 +525,13 @@ pub(crate) fn scan_positions(store: &Store, base: u64, count: u32, length: u64) 
     positions
 }
 
-fn encode_index(uuid: &[u8; 16], id: u64, store_length: u64, positions: &[u64], count: u32) -> Vec<u8> {
+pub(crate) fn encode_index(
+    uuid: &[u8; 16],
+    id: u64,
+    store_length: u64,
+    positions: &[u64],
+    count: u32,
+) -> Vec<u8> {
     let identity = IndexIdentity { segment_id: id, seed: Seed::of_segment(uuid, id).value() };
     index::encode(&identity, store_length, positions.iter().copied(), count)
 }

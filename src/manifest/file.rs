@@ -407,9 +407,8 @@ impl ManifestFile {
             Ok((file, reserved))
         };
         // A full disk may still hold the state, if not room for more.
-        let written = write(reserved).or_else(|error: Error| {
-            if error.is_no_space() { write(encoded.least()) } else { Err(error) }
-        });
+        let written = write(reserved)
+            .or_else(|error: Error| if error.is_no_space() { write(encoded.least()) } else { Err(error) });
         let (file, reserved) = match written {
             Ok(written) => written,
             Err(error) => {

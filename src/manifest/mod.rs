@@ -9,5 +9,6 @@ pub(crate) mod file;
 pub mod state;
 
 pub use edit::{Born, Close, Edit, Seal};
+pub(crate) use file::MAX_FILE_BYTES;
 pub use file::{FILE_NAME, NEXT_NAME, Reading, Remains, Tail, read, remains};
 pub use state::{OffsetRanges, SegmentState, State};

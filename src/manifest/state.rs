@@ -65,6 +65,19 @@ impl OffsetRanges {
         range.is_empty() || self.0.range(..=range.start).next_back().is_some_and(|(_, end)| *end >= range.end)
     }
 
+    /// How many offsets of `range` the set holds.
+    pub fn count_in(&self, range: &Range<u64>) -> u64 {
+        let ranges = self.0.range(..range.end).rev().take_while(|(_, end)| **end > range.start);
+        ranges
+            .map(|(start, end)| (*end).min(range.end) - (*start).max(range.start))
+            .fold(0, u64::saturating_add)
+    }
+
+    /// How many offsets the set holds.
+    pub fn count(&self) -> u64 {
+        self.0.iter().map(|(start, end)| end - start).fold(0, u64::saturating_add)
+    }
+
     /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

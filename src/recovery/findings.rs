@@ -17,6 +17,8 @@ use crate::store::{self, Head};
 pub struct Listing {
     /// Whether the directory exists.
     pub exists: bool,
+    /// Whether there is a MANIFEST.
+    pub manifest: bool,
     /// Stores by segment id, with their lengths in bytes.
     pub stores: BTreeMap<u64, u64>,
     /// Indexes by segment id, with their lengths in bytes.

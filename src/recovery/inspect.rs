@@ -103,7 +103,9 @@ pub(crate) fn list(disk: &dyn Disk, directory: &Path) -> Result<Listing> {
         } else if name == names::REPAIR && entry.is_directory {
             let inside = disk::retry_interrupted(|| disk.list(&directory.join(names::REPAIR)));
             listing.repairs = inside.unwrap_or_default().into_iter().map(|inner| inner.name).collect();
-        } else if name != manifest::FILE_NAME && name != names::LOCK {
+        } else if name == manifest::FILE_NAME {
+            listing.manifest = true;
+        } else if name != names::LOCK {
             listing.strange.push(entry.name);
         }
     }

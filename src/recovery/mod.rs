@@ -20,4 +20,6 @@ pub use inspect::{Depth, inspect};
 pub use plan::{Copy, CopyPiece, Moved, Plan, Planned, plan};
 pub use report::{CutTail, Recovery};
 
-pub(crate) use plan::{Thrift, check_end, lost_edit, plan_with, standing_damage};
+pub(crate) use inspect::{inspect_as, list, position_behind, proven_position, sectors};
+pub(crate) use plan::copy_is_named;
+pub(crate) use plan::{Thrift, check_end, lost_edit, plan_with, reach_beyond, standing_damage};

@@ -76,7 +76,7 @@ impl Copy {
 }
 
 /// What recovery will do, in the order in which it will do it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// Records to be copied first.
     pub copy: Option<Copy>,
@@ -228,6 +228,25 @@ pub(crate) fn standing_damage(findings: &Findings, state: &State, assessment: &A
     })
 }
 
+/// How far intact whole batches follow the proven end without a gap.
+pub(crate) fn reach_beyond(assessment: &Assessment, proven: u64) -> u64 {
+    if assessment.verdict != Verdict::Damage {
+        return assessment.valid_end.max(proven);
+    }
+    let mut end = proven;
+    for place in &assessment.placed {
+        for run in &place.runs {
+            let start = place.base.saturating_add(u64::from(run.ordinals.start));
+            let whole = place.base.saturating_add(u64::from(run.whole_ordinal));
+            let limit = place.limit.unwrap_or(u64::MAX);
+            if start <= end && end < whole.min(limit) {
+                end = whole.min(limit);
+            }
+        }
+    }
+    end
+}
+
 struct Planner<'a> {
     findings: &'a Findings,
     old: &'a State,
@@ -309,7 +328,7 @@ impl Planner<'_> {
             return;
         }
         let proven = self.assessment.proven_end;
-        let end = self.reach_beyond(proven);
+        let end = reach_beyond(self.assessment, proven);
         let last = self.assessment.placed.iter().rposition(|place| place.base < proven);
         let whole =
             last.and_then(|index| self.assessment.placed.get(index)).filter(|place| self.copied_whole(place));
@@ -347,25 +366,6 @@ impl Planner<'_> {
         let end = place.base.saturating_add(u64::from(run.whole_ordinal));
         plan.recovery.next_offset = end.max(self.old.front);
         true
-    }
-
-    /// How far intact whole batches follow the proven end without a gap.
-    fn reach_beyond(&self, proven: u64) -> u64 {
-        if self.assessment.verdict != Verdict::Damage {
-            return self.assessment.valid_end.max(proven);
-        }
-        let mut end = proven;
-        for place in &self.assessment.placed {
-            for run in &place.runs {
-                let start = place.base.saturating_add(u64::from(run.ordinals.start));
-                let whole = place.base.saturating_add(u64::from(run.whole_ordinal));
-                let limit = place.limit.unwrap_or(u64::MAX);
-                if start <= end && end < whole.min(limit) {
-                    end = whole.min(limit);
-                }
-            }
-        }
-        end
     }
 
     /// Whether a segment is small, intact and without a torn tail: then all of it is copied, and
@@ -564,11 +564,14 @@ impl Planner<'_> {
 impl Plan {
     /// Adds the finished copy to the state.
     pub(crate) fn name_copy(&mut self, copy: &Copy, length: u64) {
-        let born = Born { durable_end: copy.end, length };
-        self.state
-            .segments
-            .insert(copy.id, SegmentState { base: Some(copy.base), born: Some(born), seal: None });
-        self.state.last_id = self.state.last_id.max(copy.id);
+        copy_is_named(&mut self.state, copy, length);
         self.active = Some((copy.id, length));
     }
+}
+
+/// Adds a finished copy of `length` bytes to `state`.
+pub(crate) fn copy_is_named(state: &mut State, copy: &Copy, length: u64) {
+    let born = Born { durable_end: copy.end, length };
+    state.segments.insert(copy.id, SegmentState { base: Some(copy.base), born: Some(born), seal: None });
+    state.last_id = state.last_id.max(copy.id);
 }

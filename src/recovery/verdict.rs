@@ -219,7 +219,9 @@ pub fn assess(state: &State, segments: &[SegmentFindings], unnamed: &[UnnamedSto
     let mut unplaced = Vec::new();
     let mut loss_is_bounded = true;
     // v, and whether everything up to it is there without a gap so far.
-    let (mut valid_end, mut gapless) = (sealed_end, true);
+    // What a repair gave up is not missed.
+    let behind_lost = |offset: u64| state.lost.end_of(offset).unwrap_or(offset);
+    let (mut valid_end, mut gapless) = (behind_lost(sealed_end), true);
     // Whether the store before ended as a store ends: with nothing, at a whole batch.
     let mut ended = true;
     let unsealed: Vec<&SegmentFindings> = segments.iter().filter(|s| s.state.seal.is_none()).collect();
@@ -302,7 +304,7 @@ pub fn assess(state: &State, segments: &[SegmentFindings], unnamed: &[UnnamedSto
             gapless = false;
         }
         if gapless && let Some(chain) = scan.chain() {
-            valid_end = base.saturating_add(u64::from(chain.whole_ordinal));
+            valid_end = behind_lost(base.saturating_add(u64::from(chain.whole_ordinal)));
         }
         ended = scan.tail.is_none() && scan.broken.is_none_or(|broken| broken.defect == Defect::Nothing);
         placed.push(Placed {
@@ -482,7 +484,12 @@ fn check_sealed(state: &State, segments: &[SegmentFindings], damage: &mut Vec<Da
             // (An opening that served in spite of damage sealed what it found.)
             Some(_)
                 if holds_too_many(segment.base, seal.next_offset, seal.length)
-                    && records.as_ref().is_none_or(|records| !state.damaged.covers(records)) =>
+                    && records.as_ref().is_none_or(|records| !state.damaged.covers(records))
+                    // What was given up needs no bytes.
+                    && records.as_ref().is_none_or(|records| {
+                        let kept = (records.end - records.start).saturating_sub(state.lost.count_in(records));
+                        kept > most_records(seal.length)
+                    }) =>
             {
                 let what = "its Seal names more records than its length can hold".to_string();
                 damage.push(found(DamageKind::StoreShort, None, records, what));
@@ -516,8 +523,11 @@ fn check_sealed(state: &State, segments: &[SegmentFindings], damage: &mut Vec<Da
 
 /// Whether more records are named than bytes of frames can hold.
 fn holds_too_many(base: Option<u64>, end: u64, length: u64) -> bool {
-    let most = length.saturating_sub(FIRST_FRAME) / HEADER_BYTES;
-    base.is_some_and(|base| end.saturating_sub(base) > most)
+    base.is_some_and(|base| end.saturating_sub(base) > most_records(length))
+}
+
+fn most_records(length: u64) -> u64 {
+    length.saturating_sub(FIRST_FRAME) / HEADER_BYTES
 }
 
 /// Records that are not in any run.

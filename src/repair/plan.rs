@@ -1,0 +1,582 @@
+//! From a survey to what a repair will do. Pure.
+//!
+//! It owns the decision what is rewritten, sealed, copied, dropped and moved out, and the exact list of
+//! acknowledged records that are lost by it. What recovery decides for an unclean end, recovery's own
+//! plan decides here too. Invariants: the same survey gives the same plan; every record that is intact
+//! and part of the log is served afterwards at its offset; an offset is lost only if no intact frame
+//! carries it; the repaired log is closed cleanly, so that the next offset is stated, not guessed.
+//!
+//! Why losses are computed from what is intact, and not from the list of damages: a damage says what
+//! was seen, and may not know what it cost; an offset without a frame is lost whatever the reason.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::Range;
+
+use super::survey::{Mend, Survey};
+use crate::error::{Error, Result};
+use crate::manifest::{self, Close, OffsetRanges, Reading, Seal, State, Tail};
+use crate::names;
+use crate::options::DamagePolicy;
+use crate::recovery::verdict;
+use crate::recovery::{self, Copy, Findings, Planned, SegmentFindings, StoreFindings, Thrift};
+use crate::scan::Run;
+use crate::store::FIRST_FRAME;
+
+/// Which acknowledged records a repair gives up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// Their offsets.
+    pub offsets: OffsetRanges,
+    /// Where nobody can tell how many there were: the first offset that may have been one.
+    pub open_from: Option<u64>,
+}
+
+impl Loss {
+    /// Whether nothing is given up.
+    pub fn is_nothing(&self) -> bool {
+        self.offsets.is_empty() && self.open_from.is_none()
+    }
+
+    /// The ranges to be accepted, as a plan for `end` states them: of an open loss the part up to there.
+    pub fn ranges(&self, end: u64) -> Vec<Range<u64>> {
+        let mut all = self.offsets.clone();
+        if let Some(from) = self.open_from {
+            all.insert(from..end);
+        }
+        let mut ranges: Vec<Range<u64>> = all.iter().collect();
+        // An open loss that is said to be none is said, too.
+        ranges.extend(self.open_from.filter(|from| *from == end).map(|from| from..from));
+        ranges
+    }
+}
+
+/// Why a loss is not accepted by what the caller named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LossRefused {
+    /// What has to be named.
+    pub wanted: Vec<Range<u64>>,
+    /// What was named.
+    pub named: Vec<Range<u64>>,
+}
+
+impl fmt::Display for LossRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = |ranges: &[Range<u64>], option: &str| {
+            let words: Vec<String> =
+                ranges.iter().map(|range| format!("{option}{}..{}", range.start, range.end)).collect();
+            if words.is_empty() { "nothing".to_string() } else { words.join(" ") }
+        };
+        write!(
+            f,
+            "this gives up acknowledged records, and has to be told which: {}. Named was: {}. Nothing was changed; to give \
+             them up, add: {}",
+            words(&self.wanted, ""),
+            words(&self.named, ""),
+            words(&self.wanted, "--accept-loss ")
+        )
+    }
+}
+
+/// One thing that a repair does, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// The MANIFEST is put together from the stores.
+    RebuildManifest {
+        /// What is wrong with the one that is there.
+        why: String,
+    },
+    /// A store gets its head or base back, or zeros where the disk cannot read.
+    RewriteStore {
+        /// What is done to it.
+        mend: Mend,
+    },
+    /// A segment ends where its intact records do.
+    Seal {
+        /// The segment.
+        id: u64,
+        /// The offset behind its last record.
+        next_offset: u64,
+        /// The position behind its last frame.
+        length: u64,
+    },
+    /// Records that may be in the page cache alone are copied into a fresh store.
+    Copy {
+        /// The fresh segment.
+        id: u64,
+        /// The records.
+        offsets: Range<u64>,
+        /// The segments they come from.
+        from: Vec<u64>,
+    },
+    /// A segment of which nothing is left goes.
+    Drop {
+        /// The segment.
+        id: u64,
+        /// Why.
+        why: &'static str,
+    },
+    /// Records are declared lost, for good: reading one gives `Error::Lost`.
+    DeclareLost {
+        /// The records.
+        offsets: Range<u64>,
+        /// The segment that held them, where that is known.
+        segment: Option<u64>,
+    },
+    /// An index is written anew.
+    WriteIndex {
+        /// The segment.
+        id: u64,
+    },
+    /// A file is moved into `repair/`, and nothing takes its place.
+    TakeOut {
+        /// Its name.
+        name: String,
+        /// Why.
+        why: &'static str,
+    },
+    /// A fresh MANIFEST says all this, and that the log is closed.
+    WriteManifest {
+        /// Its generation.
+        generation: u64,
+        /// The offset that the next record gets.
+        next_offset: u64,
+    },
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::RebuildManifest { why } => {
+                write!(f, "put the MANIFEST together from the stores ({why})")
+            }
+            Action::RewriteStore { mend } => {
+                let mut what = Vec::new();
+                what.extend(mend.head_gone.then(|| "its head".to_string()));
+                what.extend(mend.base_gone.then(|| format!("its base, {}", mend.base)));
+                if !mend.unreadable.is_empty() {
+                    let bytes: u64 = mend.unreadable.iter().map(|range| range.end - range.start).sum();
+                    what.push(format!("zeros for {bytes} bytes that the disk cannot read"));
+                }
+                write!(f, "write {} anew, with {}", names::store(mend.id), what.join(" and "))
+            }
+            Action::Seal { id, next_offset, length } => {
+                write!(f, "seal {} at offset {next_offset}, byte {length}", names::store(*id))
+            }
+            Action::Copy { id, offsets, from } => {
+                let from: Vec<String> = from.iter().map(|id| names::store(*id)).collect();
+                write!(
+                    f,
+                    "copy records {}..{} from {} into {}",
+                    offsets.start,
+                    offsets.end,
+                    from.join(", "),
+                    names::store(*id)
+                )
+            }
+            Action::Drop { id, why } => write!(f, "drop segment {id:x}: {why}"),
+            Action::DeclareLost { offsets, segment } => {
+                match offsets.end - offsets.start {
+                    1 => write!(f, "declare record {} lost", offsets.start)?,
+                    _ => write!(f, "declare records {}..{} lost", offsets.start, offsets.end)?,
+                }
+                segment.map_or(Ok(()), |id| write!(f, " ({})", names::store(id)))
+            }
+            Action::WriteIndex { id } => write!(f, "write {} anew from its store", names::index(*id)),
+            Action::TakeOut { name, why } => write!(f, "move {name} out: {why}"),
+            Action::WriteManifest { generation, next_offset } => {
+                write!(
+                    f,
+                    "write a fresh MANIFEST (generation {generation}): closed, next offset {next_offset}"
+                )
+            }
+        }
+    }
+}
+
+/// What a repair will do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// In words, in the order in which it takes effect. Empty: there is nothing to repair.
+    pub actions: Vec<Action>,
+    /// The acknowledged records that are given up.
+    pub loss: Loss,
+    /// What only a lost MANIFEST knew.
+    pub unknown: Vec<String>,
+    /// The offsets that the repaired log serves, those that are lost among them.
+    pub offsets: Range<u64>,
+    pub(super) state: State,
+    pub(super) generation: u64,
+    pub(super) copy: Option<Copy>,
+    pub(super) mends: Vec<Mend>,
+    pub(super) indexes: Vec<u64>,
+    pub(super) take_out: Vec<String>,
+}
+
+impl Plan {
+    /// Whether there is nothing to repair.
+    pub fn is_nothing(&self) -> bool {
+        self.actions.is_empty()
+    }
+
+    /// The ranges that have to be accepted before this is done.
+    pub fn to_accept(&self) -> Vec<Range<u64>> {
+        self.loss.ranges(self.offsets.end)
+    }
+
+    /// Whether `named` names exactly the records that are given up.
+    ///
+    /// # Errors
+    /// What has to be named, where it does not.
+    pub fn accepts(&self, named: &[Range<u64>]) -> std::result::Result<(), LossRefused> {
+        let wanted = self.to_accept();
+        let union = |ranges: &[Range<u64>]| {
+            let mut all = OffsetRanges::default();
+            ranges.iter().for_each(|range| all.insert(range.clone()));
+            all
+        };
+        // An open loss of nothing has to be named all the same.
+        let said = |range: &Range<u64>| named.iter().any(|n| n.start <= range.start && range.end <= n.end);
+        if union(&wanted) == union(named) && wanted.iter().all(said) {
+            return Ok(());
+        }
+        Err(LossRefused { wanted, named: named.to_vec() })
+    }
+}
+
+/// Decides what to do.
+///
+/// `end` is where an open loss ends, in the caller's knowledge: no reader ever saw an offset at or above
+/// it, and the log goes on there. Without one it is taken to lose nothing beyond what is named.
+///
+/// # Errors
+/// [`Error::RepairRefused`] where there is no log, or `end` lies below what is there;
+/// [`Error::Damaged`] where what is there contradicts itself beyond repair.
+pub fn plan(survey: &Survey, end: Option<u64>) -> Result<Plan> {
+    let (Reading::Whole { state, generation, tail, .. }, Some(assessment)) =
+        (&survey.findings.manifest, &survey.findings.assessment)
+    else {
+        let directory = survey.findings.directory.display();
+        return Err(Error::RepairRefused {
+            why: format!(
+                "{directory} holds no log, so there is nothing to repair: name the directory that holds MANIFEST"
+            ),
+        });
+    };
+    let open = survey.open_end || !assessment.loss_is_bounded;
+    let reach =
+        recovery::reach_beyond(assessment, assessment.proven_end).max(assessment.valid_end).max(state.front);
+    let open_from = open.then_some(reach);
+    if let Some(end) = end.filter(|_| open)
+        && end < reach
+    {
+        return Err(Error::RepairRefused {
+            why: format!(
+                "the log cannot go on at {end}: records up to {reach} are there. Name an end at or above it"
+            ),
+        });
+    }
+    let mut findings = survey.findings.clone();
+    if open && let Reading::Whole { state, .. } = &mut findings.manifest {
+        // The caller's word for where the log ended counts as a Close would.
+        state.closed = Some(Close { length: 0, next_offset: end.unwrap_or(reach) });
+        findings.assessment = Some(verdict::assess(state, &findings.segments, &findings.unnamed));
+    }
+    let planner = Planner {
+        survey,
+        old: state,
+        findings: &findings,
+        generation: generation.saturating_add(1),
+        open_from,
+        torn_manifest: matches!(tail, Tail::Torn(_)),
+    };
+    planner.plan()
+}
+
+struct Planner<'a> {
+    survey: &'a Survey,
+    /// The state as it stands.
+    old: &'a State,
+    findings: &'a Findings,
+    generation: u64,
+    open_from: Option<u64>,
+    torn_manifest: bool,
+}
+
+/// The plan's core: the state to come, and the records to copy.
+struct Core {
+    state: State,
+    copy: Option<Copy>,
+    next_offset: u64,
+}
+
+impl Planner<'_> {
+    fn plan(&self) -> Result<Plan> {
+        let mut core = if self.keeps_its_end() { self.keep_the_end() } else { self.recover()? };
+        let dropped = self.drop_what_is_gone(&mut core);
+        self.seal_short(&mut core);
+        let mends = self.mends(&core);
+        let loss = self.settle_losses(&mut core);
+        let indexes = self.indexes(&core);
+        core.state.damaged = OffsetRanges::default();
+        core.state.quarantined.clear();
+        let take_out = self.take_out(&core, &mends, &indexes);
+        let mut plan = Plan {
+            actions: Vec::new(),
+            loss,
+            unknown: self.survey.rebuilt.iter().flat_map(|rebuilt| rebuilt.unknown.clone()).collect(),
+            offsets: core.state.front..core.next_offset,
+            state: core.state,
+            generation: self.generation,
+            copy: core.copy,
+            mends,
+            indexes,
+            take_out,
+        };
+        plan.actions = self.actions(&plan, &dropped);
+        Ok(plan)
+    }
+
+    fn segment(&self, id: u64) -> Option<&SegmentFindings> {
+        let segments = &self.findings.segments;
+        segments.get(segments.binary_search_by_key(&id, |segment| segment.id).ok()?)
+    }
+
+    fn runs(&self, id: u64) -> &[Run] {
+        self.segment(id).and_then(|segment| segment.scan.as_ref()).map_or(&[], |scan| scan.runs.as_slice())
+    }
+
+    /// Whether the log was closed, and its active store holds what the Close says.
+    fn keeps_its_end(&self) -> bool {
+        let Some(close) = self.old.closed.filter(|_| self.open_from.is_none()) else { return false };
+        let Some((id, state)) = self.old.unsealed().next().filter(|_| close.length > 0) else {
+            return close.next_offset >= self.old.sealed_end();
+        };
+        let base = state.base.or_else(|| self.segment(id).and_then(|segment| segment.base));
+        let base = base.unwrap_or_else(|| self.old.sealed_end());
+        let wanted = close.next_offset.saturating_sub(base);
+        let long_enough = self.segment(id).and_then(|s| s.store.length()).is_some_and(|l| l >= close.length);
+        let chain = self.segment(id).and_then(|segment| segment.scan.as_ref()).and_then(|scan| scan.chain());
+        let held = chain.map_or(0, |run| u64::from(run.ordinals.end));
+        let ends = chain.map_or(FIRST_FRAME, |run| run.positions.end);
+        long_enough && held >= wanted && ends >= close.length
+    }
+
+    /// After a clean close whose active store is intact: all stays as it is, but for what is damaged
+    /// elsewhere.
+    fn keep_the_end(&self) -> Core {
+        let mut state = self.old.clone();
+        let close = self.old.closed.unwrap_or(Close { length: 0, next_offset: self.old.sealed_end() });
+        let active = self.old.unsealed().next().filter(|_| close.length > 0).map(|(id, _)| id);
+        state.segments.retain(|id, segment| {
+            let ours = || {
+                let head = self.segment(*id).and_then(|segment| segment.store.head());
+                head.is_some_and(|head| head.uuid == self.old.uuid && head.id == *id)
+            };
+            segment.seal.is_some() || active == Some(*id) || ours()
+        });
+        Core { state, copy: None, next_offset: close.next_offset.max(self.old.front) }
+    }
+
+    /// After any other end: what recovery would do, told to serve in spite of damage.
+    fn recover(&self) -> Result<Core> {
+        let plan = match recovery::plan_with(self.findings, DamagePolicy::Serve, Thrift::Comfortable)? {
+            Planned::Proceed(plan) => *plan,
+            Planned::ReadsOnly(damage) => return Err((*damage).into()),
+            Planned::Begin => return Err(Error::RepairRefused { why: "there is no log here".to_string() }),
+        };
+        let next_offset = plan.recovery.next_offset;
+        let mut state = plan.state;
+        // Recovery leaves no unsealed segment but the copy, which is named when it is written.
+        state.closed = Some(Close { length: 0, next_offset });
+        Ok(Core { state, copy: plan.copy, next_offset })
+    }
+
+    /// Segments of which no intact record is left, though they held some, go.
+    fn drop_what_is_gone(&self, core: &mut Core) -> Vec<(u64, &'static str)> {
+        let mut gone = Vec::new();
+        for (id, state) in &core.state.segments {
+            let Some(segment) = self.segment(*id) else { continue };
+            let why = match &segment.store {
+                StoreFindings::Missing => Some("its store is not there"),
+                StoreFindings::Unreadable { .. } => Some("its store cannot be read"),
+                StoreFindings::Present { head, .. } => {
+                    let ours = head.is_some_and(|head| head.uuid == self.old.uuid && head.id == *id);
+                    let holds = self.runs(*id).iter().any(|run| !run.ordinals.is_empty());
+                    (!ours && !holds).then_some("its store holds none of its records")
+                }
+                StoreFindings::Listed { .. } => None,
+            };
+            let short = segment.store.length().is_some_and(|length| length < FIRST_FRAME);
+            let why = why.or(short.then_some("its store is cut short before its first record"));
+            // (A closed log's active segment holds what its Close says, or the log is recovered.)
+            gone.extend(why.filter(|_| state.seal.is_some()).map(|why| (*id, why)));
+        }
+        for (id, _) in &gone {
+            core.state.segments.remove(id);
+        }
+        // With a predecessor gone, nothing else would say where a segment begins.
+        for (id, segment) in &mut core.state.segments {
+            let known = self.segment(*id).and_then(|segment| segment.base);
+            segment.base = segment.base.or(known);
+        }
+        gone
+    }
+
+    /// A store that is shorter than it was sealed is sealed again, where its last intact frame ends.
+    fn seal_short(&self, core: &mut Core) {
+        let ids: Vec<u64> = core.state.segments.keys().copied().collect();
+        for id in ids {
+            let length = self.segment(id).and_then(|segment| segment.store.length());
+            let end = self.runs(id).last().map_or(FIRST_FRAME, |run| run.positions.end);
+            if let Some(segment) = core.state.segments.get_mut(&id)
+                && let (Some(seal), Some(length)) = (segment.seal, length)
+                && length < seal.length
+            {
+                segment.seal = Some(Seal { length: end.min(length), ..seal });
+            }
+        }
+    }
+
+    /// The stores to be written anew that are still part of the log.
+    fn mends(&self, core: &Core) -> Vec<Mend> {
+        let kept = |mend: &&Mend| core.state.segments.contains_key(&mend.id);
+        self.survey.mends.iter().filter(kept).cloned().collect()
+    }
+
+    /// Whatever offset no intact frame carries is lost.
+    fn settle_losses(&self, core: &mut Core) -> Loss {
+        let mut lost = OffsetRanges::default();
+        lost.insert(core.state.front..core.next_offset);
+        for (id, segment) in &core.state.segments {
+            let Some(base) = segment.base.or_else(|| self.segment(*id).and_then(|s| s.base)) else {
+                continue;
+            };
+            let limit = segment.seal.map_or(core.next_offset, |seal| seal.next_offset);
+            for run in self.runs(*id) {
+                let start = base.saturating_add(u64::from(run.ordinals.start));
+                let end = base.saturating_add(u64::from(run.ordinals.end)).min(limit);
+                if start < end {
+                    lost.remove(start..end);
+                }
+            }
+        }
+        if let Some(copy) = &core.copy {
+            lost.remove(copy.base..copy.end);
+        }
+        let mut offsets = lost.clone();
+        for known in self.old.lost.iter() {
+            offsets.remove(known);
+        }
+        let mut all = self.old.lost.clone();
+        lost.iter().for_each(|range| all.insert(range));
+        all.remove(0..core.state.front);
+        all.remove(core.next_offset..u64::MAX);
+        core.state.lost = all;
+        if let Some(from) = self.open_from {
+            offsets.remove(from..u64::MAX);
+        }
+        Loss { offsets, open_from: self.open_from }
+    }
+
+    /// The sealed segments whose index has to be written.
+    fn indexes(&self, core: &Core) -> Vec<u64> {
+        let wanted = |id: &u64, seal: Seal| {
+            let segment = self.segment(*id);
+            let before = segment.and_then(|segment| segment.state.seal);
+            let same = before.is_some_and(|b| (b.next_offset, b.length) == (seal.next_offset, seal.length));
+            !same || segment.is_some_and(|segment| segment.index_defect.is_some())
+        };
+        let sealed = core.state.segments.iter().filter_map(|(id, segment)| Some((*id, segment.seal?)));
+        sealed.filter(|(id, seal)| wanted(id, *seal)).map(|(id, _)| id).collect()
+    }
+
+    /// The files that leave the directory: those that are replaced, and those that are no part of the log.
+    fn take_out(&self, core: &Core, mends: &[Mend], indexes: &[u64]) -> Vec<String> {
+        let listing = &self.findings.listing;
+        let mut out = BTreeSet::new();
+        let keeps = |id: &u64| core.state.segments.contains_key(id);
+        out.extend(listing.stores.keys().filter(|id| !keeps(id)).map(|id| names::store(*id)));
+        out.extend(mends.iter().map(|mend| names::store(mend.id)));
+        let stale = |id: &&u64| !keeps(id) || indexes.contains(id) || self.is_stale_index(core, **id);
+        out.extend(listing.indexes.keys().filter(stale).map(|id| names::index(*id)));
+        let unfinished = |name: &&String| names::id_of_unfinished_index(name).is_some();
+        out.extend(listing.temporary.iter().filter(unfinished).cloned());
+        let mut out: Vec<String> = out.into_iter().collect();
+        // The MANIFEST goes last: until then the directory still says what it was.
+        if listing.manifest {
+            out.push(manifest::FILE_NAME.to_string());
+        }
+        out
+    }
+
+    /// An index that was written for another end of its segment.
+    fn is_stale_index(&self, core: &Core, id: u64) -> bool {
+        let now = core.state.segments.get(&id).and_then(|segment| segment.seal);
+        let before = self.segment(id).and_then(|segment| segment.state.seal);
+        now.is_some() && now != before
+    }
+
+    fn actions(&self, plan: &Plan, dropped: &[(u64, &'static str)]) -> Vec<Action> {
+        let mut actions = Vec::new();
+        actions.extend(self.survey.rebuilt.iter().map(|r| Action::RebuildManifest { why: r.why.clone() }));
+        actions.extend(plan.mends.iter().map(|mend| Action::RewriteStore { mend: mend.clone() }));
+        actions.extend(plan.copy.iter().map(|copy| Action::Copy {
+            id: copy.id,
+            offsets: copy.base..copy.end,
+            from: copy.pieces.iter().map(|piece| piece.id).collect(),
+        }));
+        for (id, segment) in &plan.state.segments {
+            let before = self.segment(*id).and_then(|found| found.state.seal);
+            if let Some(seal) = segment.seal.filter(|seal| before != Some(*seal)) {
+                actions.push(Action::Seal { id: *id, next_offset: seal.next_offset, length: seal.length });
+            }
+        }
+        actions.extend(dropped.iter().map(|(id, why)| Action::Drop { id: *id, why }));
+        let open = plan.loss.open_from.map(|from| from..plan.offsets.end).filter(|range| !range.is_empty());
+        for offsets in plan.loss.offsets.iter().chain(open) {
+            let holder = |segment: &&SegmentFindings| segment.base.is_some_and(|base| base <= offsets.start);
+            let segment = self.findings.segments.iter().rev().find(holder).map(|segment| segment.id);
+            actions.push(Action::DeclareLost { offsets, segment });
+        }
+        actions.extend(plan.indexes.iter().map(|id| Action::WriteIndex { id: *id }));
+        for name in &plan.take_out {
+            let replaced = names::id_of_store(name).is_some_and(|id| plan.mends.iter().any(|m| m.id == id))
+                || names::id_of_index(name).is_some_and(|id| plan.indexes.contains(&id))
+                || name == manifest::FILE_NAME;
+            if !replaced {
+                actions.push(Action::TakeOut { name: name.clone(), why: self.why_out(plan, name, dropped) });
+            }
+        }
+        let changed = plan.state.lost != self.old.lost
+            || !self.old.damaged.is_empty()
+            || self.old.closed.is_none()
+            || plan.state.segments.len() != self.old.segments.len()
+            || plan.loss.open_from.is_some()
+            || self.torn_manifest;
+        if !actions.is_empty() || changed {
+            actions
+                .push(Action::WriteManifest { generation: plan.generation, next_offset: plan.offsets.end });
+        }
+        actions
+    }
+
+    fn why_out(&self, plan: &Plan, name: &str, dropped: &[(u64, &'static str)]) -> &'static str {
+        let Some(id) = names::id_of_store(name) else { return "it belongs to no segment of the log" };
+        let copied = plan.copy.iter().any(|copy| copy.pieces.iter().any(|piece| piece.id == id));
+        if dropped.iter().any(|(gone, _)| *gone == id) {
+            "it holds none of its segment's records"
+        } else if copied {
+            "its records are copied"
+        } else if self.runs(id).iter().any(|run| !run.ordinals.is_empty()) {
+            match self.segment(id).and_then(|segment| segment.base) {
+                Some(_) => "its records were never proven acknowledged",
+                None => "nothing tells where its records belong, and they were never proven acknowledged",
+            }
+        } else if self.segment(id).is_none() {
+            "the log let go of it before"
+        } else {
+            "it holds no record"
+        }
+    }
+}

@@ -1,0 +1,501 @@
+//! Doing a repair, going on with one that was interrupted, and taking it back.
+//!
+//! It owns the lock, the directories in `repair/`, and the order: write everything that is to be put in;
+//! fsync it; write the journal, which is the point of no return; move out; move in; make the journal the
+//! undo record. It decides nothing about the log. Invariants: before the journal has its name the log's
+//! directory is as it was; after that, each step can be done again; no file that a repair moved out is
+//! ever removed by it.
+//!
+//! ```text
+//! repair/1/new/      files to be put in (while a repair goes on)
+//! repair/1/old/      files that were moved out
+//! repair/1/journal   what is moved; while it goes on. Then its name is:
+//! repair/1/undo      ... once the repair is done, and
+//! repair/1/undoing   ... while the repair is being taken back
+//! ```
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::journal::{self, Journal};
+use super::plan::Plan;
+use super::stage::{Room, stage, sync_dir, write_file};
+use super::survey::{Basis, Survey, survey};
+use crate::disk::{self, Disk, DiskLock, LockAttempt, OpenMode};
+use crate::error::{Error, Result};
+use crate::manifest;
+use crate::names;
+
+const NEW: &str = "new";
+const OLD: &str = "old";
+const JOURNAL: &str = "journal";
+const JOURNAL_NEXT: &str = "journal.next";
+const UNDO: &str = "undo";
+const UNDOING: &str = "undoing";
+/// Numbers above this name no repair.
+const MOST_REPAIRS: u64 = 1 << 32;
+
+/// Something that was begun and not finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pending {
+    /// A repair: its journal is there.
+    Repair {
+        /// Its number.
+        number: u64,
+    },
+    /// The undoing of a repair.
+    Undo {
+        /// The repair's number.
+        number: u64,
+    },
+}
+
+impl Pending {
+    fn error(self, directory: &Path) -> Error {
+        let (what, command) = match self {
+            Pending::Repair { .. } => ("a repair", "repair"),
+            Pending::Undo { .. } => ("the undoing of a repair", "undo"),
+        };
+        Error::RepairUnfinished { directory: directory.to_path_buf(), what, command }
+    }
+}
+
+/// What a repair did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// The repair's number.
+    pub number: u64,
+    /// Where the files are that were moved out.
+    pub kept: PathBuf,
+    /// The files that were moved out.
+    pub moved_out: Vec<String>,
+    /// The files that were put in.
+    pub put_in: Vec<String>,
+}
+
+/// What an undo did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undone {
+    /// The number of the repair that was taken back.
+    pub number: u64,
+    /// The files that are back.
+    pub back: Vec<String>,
+    /// The files that are gone again, as the repair had made them.
+    pub gone: Vec<String>,
+}
+
+/// What was begun in `directory` and not finished, with reads only.
+///
+/// # Errors
+/// When `repair/` cannot be listed.
+pub fn pending(disk: &dyn Disk, directory: &Path) -> Result<Option<Pending>> {
+    for number in numbers(disk, directory)? {
+        let place = place_of(directory, number);
+        if exists(disk, &place.join(JOURNAL))? {
+            return Ok(Some(Pending::Repair { number }));
+        }
+        if exists(disk, &place.join(UNDOING))? {
+            return Ok(Some(Pending::Undo { number }));
+        }
+    }
+    Ok(None)
+}
+
+/// Refuses to open a log that a repair has half moved.
+pub(crate) fn refuse_unfinished(disk: &dyn Disk, directory: &Path) -> Result<()> {
+    pending(disk, directory)?.map_or(Ok(()), |pending| Err(pending.error(directory)))
+}
+
+fn place_of(directory: &Path, number: u64) -> PathBuf {
+    directory.join(names::REPAIR).join(number.to_string())
+}
+
+/// The numbers of the repairs whose directories are there, ascending.
+fn numbers(disk: &dyn Disk, directory: &Path) -> Result<Vec<u64>> {
+    let path = directory.join(names::REPAIR);
+    let entries = match disk::retry_interrupted(|| disk.list(&path)) {
+        Ok(entries) => entries,
+        Err(error)
+            if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
+        {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(Error::io("listing", &path, None, error)),
+    };
+    let number =
+        |name: &str| name.parse::<u64>().ok().filter(|n| n.to_string() == name && *n <= MOST_REPAIRS);
+    let mut numbers: Vec<u64> =
+        entries.iter().filter(|entry| entry.is_directory).filter_map(|entry| number(&entry.name)).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+fn exists(disk: &dyn Disk, path: &Path) -> Result<bool> {
+    disk::retry_interrupted(|| disk.exists(path)).map_err(|error| Error::io("looking for", path, None, error))
+}
+
+fn rename(disk: &dyn Disk, from: &Path, to: &Path) -> Result<()> {
+    disk::retry_interrupted(|| disk.rename(from, to)).map_err(|error| Error::io("moving", from, None, error))
+}
+
+fn create_dir(disk: &dyn Disk, path: &Path) -> Result<()> {
+    match disk::retry_interrupted(|| disk.create_dir(path)) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(Error::io_or_no_space("creating", path, 4096, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A log directory under its lock, for repairs.
+#[derive(Debug)]
+pub struct Session {
+    disk: Arc<dyn Disk>,
+    directory: PathBuf,
+    _lock: Box<dyn DiskLock>,
+}
+
+impl Session {
+    /// Takes the lock of the log in `directory`.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] while a program has it open for writing; [`Error::RepairRefused`] where there is
+    /// no such directory.
+    pub fn lock(disk: Arc<dyn Disk>, directory: &Path) -> Result<Session> {
+        if !exists(disk.as_ref(), directory)? {
+            let why =
+                format!("there is no directory {}: name the one that holds MANIFEST", directory.display());
+            return Err(Error::RepairRefused { why });
+        }
+        let path = directory.join(names::LOCK);
+        let attempt = disk::retry_interrupted(|| disk.lock(&path))
+            .map_err(|error| Error::io_or_no_space("locking", &path, 1, error))?;
+        match attempt {
+            LockAttempt::Acquired(lock) => {
+                Ok(Session { disk, directory: directory.to_path_buf(), _lock: lock })
+            }
+            LockAttempt::Held { pid } => Err(Error::Locked { path, pid }),
+        }
+    }
+
+    /// What was begun and not finished.
+    ///
+    /// # Errors
+    /// When `repair/` cannot be listed.
+    pub fn pending(&self) -> Result<Option<Pending>> {
+        pending(self.disk.as_ref(), &self.directory)
+    }
+
+    /// Looks at the log.
+    ///
+    /// # Errors
+    /// See [`survey()`]; [`Error::RepairUnfinished`] while a repair is half done.
+    pub fn survey(&self, basis: Basis) -> Result<Survey> {
+        refuse_unfinished(self.disk.as_ref(), &self.directory)?;
+        survey(self.disk.as_ref(), &self.directory, basis)
+    }
+
+    /// Does what `plan` says, which was made from a survey of this session.
+    ///
+    /// # Errors
+    /// [`Error::RepairRefused`] where the plan gives up records that `accepted` does not name exactly: then,
+    /// and after [`Error::NoSpace`], nothing was changed. After any other error what was begun goes on
+    /// with [`Session::resume`], or nothing was.
+    pub fn apply(&self, plan: &Plan, accepted: &[Range<u64>]) -> Result<Done> {
+        refuse_unfinished(self.disk.as_ref(), &self.directory)?;
+        plan.accepts(accepted).map_err(|refused| Error::RepairRefused { why: refused.to_string() })?;
+        let number = self.fresh_number()?;
+        let (journal, place) = self.stage(number, plan)?;
+        rename(self.disk.as_ref(), &place.join(JOURNAL_NEXT), &place.join(JOURNAL))?;
+        sync_dir(self.disk.as_ref(), &place)?;
+        self.finish(number, &journal)
+    }
+
+    /// Goes on with a repair that was interrupted.
+    ///
+    /// # Errors
+    /// [`Error::RepairRefused`] where there is none, or its journal is not what was written; whatever the
+    /// disk says.
+    pub fn resume(&self) -> Result<Done> {
+        match self.pending()? {
+            Some(Pending::Repair { number }) => {
+                let journal = self.read_journal(number, JOURNAL)?;
+                self.finish(number, &journal)
+            }
+            Some(pending @ Pending::Undo { .. }) => Err(pending.error(&self.directory)),
+            None => Err(Error::RepairRefused {
+                why: format!("no repair of {} was interrupted", self.directory.display()),
+            }),
+        }
+    }
+
+    /// Takes the last repair back, or goes on doing so: every file is again what it was.
+    ///
+    /// # Errors
+    /// [`Error::RepairRefused`] where there is no repair to take back, or the log was opened for writing since;
+    /// whatever the disk says.
+    pub fn undo(&self) -> Result<Undone> {
+        let number = match self.pending()? {
+            Some(pending @ Pending::Repair { .. }) => return Err(pending.error(&self.directory)),
+            Some(Pending::Undo { number }) => number,
+            None => {
+                let number = self.last_done()?;
+                let journal = self.read_journal(number, UNDO)?;
+                self.check_untouched(number, &journal)?;
+                let place = place_of(&self.directory, number);
+                rename(self.disk.as_ref(), &place.join(UNDO), &place.join(UNDOING))?;
+                sync_dir(self.disk.as_ref(), &place)?;
+                number
+            }
+        };
+        let journal = self.read_journal(number, UNDOING)?;
+        self.move_back(number, &journal)
+    }
+
+    /// Writes what is to be put in, and the journal under its temporary name.
+    fn stage(&self, number: u64, plan: &Plan) -> Result<(Journal, PathBuf)> {
+        match self.try_stage(number, plan, Room::Usual, None) {
+            Err(error) if error.is_no_space() => {
+                self.clear(number)?;
+                let ballast = self.drop_ballast()?;
+                self.try_stage(number, plan, Room::Least, ballast).inspect_err(|_| {
+                    let _ = self.clear(number);
+                    self.lay_ballast(ballast);
+                })
+            }
+            staged => staged.inspect_err(|_| {
+                // Nothing names what is half-made; leaving it would only hold space.
+                let _ = self.clear(number);
+            }),
+        }
+    }
+
+    fn try_stage(
+        &self,
+        number: u64,
+        plan: &Plan,
+        room: Room,
+        ballast: Option<u64>,
+    ) -> Result<(Journal, PathBuf)> {
+        let disk = self.disk.as_ref();
+        let place = place_of(&self.directory, number);
+        let above = self.directory.join(names::REPAIR);
+        for path in [&above, &place, &place.join(NEW), &place.join(OLD)] {
+            create_dir(disk, path)?;
+        }
+        let mut journal = stage(&self.disk, &self.directory, &place.join(NEW), plan, room)?;
+        journal.ballast = ballast;
+        let text = journal.encode();
+        write_file(disk, &place.join(JOURNAL_NEXT), text.as_bytes(), text.len() as u64)?;
+        for path in [&place, &above, &self.directory] {
+            sync_dir(disk, path)?;
+        }
+        Ok((journal, place))
+    }
+
+    /// From the journal to the end: everything that is out is out, everything that goes in is in.
+    fn finish(&self, number: u64, journal: &Journal) -> Result<Done> {
+        let disk = self.disk.as_ref();
+        let place = place_of(&self.directory, number);
+        let (new, old) = (place.join(NEW), place.join(OLD));
+        for name in &journal.out {
+            let (here, aside) = (self.directory.join(name), old.join(name));
+            if !exists(disk, &aside)? && exists(disk, &here)? {
+                rename(disk, &here, &aside)?;
+            }
+        }
+        // All that is out is out for good before the first file that takes a name of theirs goes in.
+        sync_dir(disk, &old)?;
+        sync_dir(disk, &self.directory)?;
+        for file in &journal.put_in {
+            let (made, here) = (new.join(&file.name), self.directory.join(&file.name));
+            if exists(disk, &made)? {
+                rename(disk, &made, &here)?;
+            }
+        }
+        sync_dir(disk, &self.directory)?;
+        sync_dir(disk, &new)?;
+        rename(disk, &place.join(JOURNAL), &place.join(UNDO))?;
+        sync_dir(disk, &place)?;
+        let _ = disk.remove_dir(&new);
+        tracing::warn!(directory = %self.directory.display(), kept = %old.display(), "repaired");
+        Ok(Done {
+            number,
+            kept: old,
+            moved_out: journal.out.clone(),
+            put_in: journal.put_in.iter().map(|file| file.name.clone()).collect(),
+        })
+    }
+
+    /// From the undo's journal to the end.
+    fn move_back(&self, number: u64, journal: &Journal) -> Result<Undone> {
+        let disk = self.disk.as_ref();
+        let place = place_of(&self.directory, number);
+        let (new, old) = (place.join(NEW), place.join(OLD));
+        create_dir(disk, &new)?;
+        sync_dir(disk, &place)?;
+        for file in &journal.put_in {
+            let (here, aside) = (self.directory.join(&file.name), new.join(&file.name));
+            if !exists(disk, &aside)? && exists(disk, &here)? {
+                rename(disk, &here, &aside)?;
+            }
+        }
+        sync_dir(disk, &new)?;
+        sync_dir(disk, &self.directory)?;
+        for name in &journal.out {
+            let (aside, here) = (old.join(name), self.directory.join(name));
+            if exists(disk, &aside)? {
+                rename(disk, &aside, &here)?;
+            }
+        }
+        self.lay_ballast(journal.ballast);
+        sync_dir(disk, &self.directory)?;
+        sync_dir(disk, &old)?;
+        manifest::file::remove_if_present(disk, &place.join(UNDOING))?;
+        sync_dir(disk, &place)?;
+        self.clear(number)?;
+        tracing::warn!(directory = %self.directory.display(), number, "took a repair back");
+        Ok(Undone {
+            number,
+            back: journal.out.clone(),
+            gone: journal.put_in.iter().map(|file| file.name.clone()).collect(),
+        })
+    }
+
+    /// A number that no repair has: those of attempts that never came to their journal are used again.
+    fn fresh_number(&self) -> Result<u64> {
+        let mut last = 0;
+        for number in numbers(self.disk.as_ref(), &self.directory)? {
+            let place = place_of(&self.directory, number);
+            if exists(self.disk.as_ref(), &place.join(UNDO))? || !self.clear(number)? {
+                last = number;
+            }
+        }
+        Ok(last + 1)
+    }
+
+    /// Removes what an attempt wrote and never named; gives whether nothing of it is left that matters.
+    /// What was moved out is never removed.
+    fn clear(&self, number: u64) -> Result<bool> {
+        let disk = self.disk.as_ref();
+        let place = place_of(&self.directory, number);
+        let list = |path: &Path| disk::retry_interrupted(|| disk.list(path)).unwrap_or_default();
+        let (new, old) = (place.join(NEW), place.join(OLD));
+        for entry in list(&new) {
+            manifest::file::remove_if_present(disk, &new.join(&entry.name))?;
+        }
+        manifest::file::remove_if_present(disk, &place.join(JOURNAL_NEXT))?;
+        let clear = list(&old).is_empty();
+        // A directory that is not empty, or on a disk that cannot remove any, stays.
+        for path in [&new, &old, &place, &self.directory.join(names::REPAIR)] {
+            let _ = disk.remove_dir(path);
+        }
+        sync_dir(disk, &self.directory)?;
+        Ok(clear)
+    }
+
+    /// The last repair that was finished.
+    fn last_done(&self) -> Result<u64> {
+        for number in numbers(self.disk.as_ref(), &self.directory)?.into_iter().rev() {
+            if exists(self.disk.as_ref(), &place_of(&self.directory, number).join(UNDO))? {
+                return Ok(number);
+            }
+        }
+        let why = format!("no repair of {} is there to be taken back", self.directory.display());
+        Err(Error::RepairRefused { why })
+    }
+
+    fn read_journal(&self, number: u64, name: &str) -> Result<Journal> {
+        let path = place_of(&self.directory, number).join(name);
+        let io = |action: &'static str| move |error| (action, error);
+        let read = || -> std::result::Result<Vec<u8>, (&'static str, std::io::Error)> {
+            let disk = &self.disk;
+            let file = disk::retry_interrupted(|| disk.open(&path, OpenMode::Read)).map_err(io("opening"))?;
+            let length = disk::retry_interrupted(|| file.length()).map_err(io("measuring"))?;
+            let mut bytes = vec![0; usize::try_from(length.min(journal::MAX_BYTES)).unwrap_or(0)];
+            disk::read_exact_at(file.as_ref(), &mut bytes, 0).map_err(io("reading"))?;
+            Ok(bytes)
+        };
+        let bytes = read().map_err(|(action, error)| Error::io(action, &path, None, error))?;
+        Journal::parse(&bytes).map_err(|what| Error::RepairRefused {
+            why: format!(
+                "{} is not what was written ({what}), so nothing is moved by it. Copy the directory elsewhere; \
+                 the files that were moved out are in {}, what the stores hold can be put out with log-repair salvage",
+                path.display(),
+                place_of(&self.directory, number).join(OLD).display()
+            ),
+        })
+    }
+
+    /// Whether the directory is as the repair left it.
+    fn check_untouched(&self, number: u64, journal: &Journal) -> Result<()> {
+        let refused = |what: String| {
+            Err(Error::RepairRefused {
+                why: format!(
+                    "repair {number} of {} cannot be taken back: {what}. The files that it moved out are in {}",
+                    self.directory.display(),
+                    place_of(&self.directory, number).join(OLD).display()
+                ),
+            })
+        };
+        for file in &journal.put_in {
+            let path = self.directory.join(&file.name);
+            let open = disk::retry_interrupted(|| self.disk.open(&path, OpenMode::Read));
+            let Ok(open) = open else { return refused(format!("{} is gone", file.name)) };
+            let length = disk::retry_interrupted(|| open.length())
+                .map_err(|error| Error::io("measuring", &path, None, error))?;
+            let mut same = length == file.length;
+            if let Some(checksum) = file.checksum.filter(|_| same && length <= manifest::MAX_FILE_BYTES) {
+                let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+                disk::read_exact_at(open.as_ref(), &mut bytes, 0)
+                    .map_err(|error| Error::io("reading", &path, None, error))?;
+                same = crc32fast::hash(&bytes) == checksum;
+            }
+            if !same {
+                return refused(format!(
+                    "{} is not as the repair left it: the log was opened for writing since",
+                    file.name
+                ));
+            }
+        }
+        for name in journal.out.iter().filter(|name| !journal.puts_in(name)) {
+            if exists(self.disk.as_ref(), &self.directory.join(name))? {
+                return refused(format!("there is a {name} again"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the ballast for the next MANIFEST, where it is nothing but that; gives its length.
+    fn drop_ballast(&self) -> Result<Option<u64>> {
+        let disk = self.disk.as_ref();
+        let path = self.directory.join(manifest::NEXT_NAME);
+        let Ok(file) = disk::retry_interrupted(|| disk.open(&path, OpenMode::Read)) else { return Ok(None) };
+        let length = disk::retry_interrupted(|| file.length())
+            .map_err(|error| Error::io("measuring", &path, None, error))?;
+        if length > 2 * manifest::MAX_FILE_BYTES {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+        let read = disk::read_exact_at(file.as_ref(), &mut bytes, 0);
+        if read.is_err() || bytes.iter().any(|byte| *byte != 0) {
+            return Ok(None);
+        }
+        drop(file);
+        manifest::file::remove_if_present(disk, &path)?;
+        sync_dir(disk, &self.directory)?;
+        Ok(Some(length))
+    }
+
+    /// Lays the ballast in again, where it was taken. Best effort: it is nothing but space.
+    fn lay_ballast(&self, length: Option<u64>) {
+        let Some(length) = length else { return };
+        let path = self.directory.join(manifest::NEXT_NAME);
+        let laid = disk::retry_interrupted(|| self.disk.open(&path, OpenMode::CreateNew))
+            .and_then(|file| disk::retry_interrupted(|| file.reserve(length)));
+        if let Err(error) = laid {
+            tracing::debug!(%error, "no ballast for the next manifest for now");
+        }
+    }
+}

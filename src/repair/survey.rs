@@ -1,0 +1,254 @@
+//! The survey: a look at every byte of a log, and what can be known of it without its MANIFEST.
+//!
+//! It owns the order of looking (the MANIFEST, the stores, once more by what the stores tell) and the
+//! list of stores that have to be written anew ([`Mend`]): a store whose frames are intact counts as the
+//! segment's own, though its head is gone. It reads only, and decides nothing that [`plan`](super::plan())
+//! decides. Invariant: what it takes for intact, a repair makes so.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+
+use super::rebuild::{self, Hints};
+use crate::disk::Disk;
+use crate::error::{Damage, Result};
+use crate::frame::Seed;
+use crate::manifest::{self, Reading, Seal, State, Tail};
+use crate::recovery::{Depth, Findings, SegmentFindings, StoreFindings};
+use crate::recovery::{inspect_as, list, lost_edit, position_behind, proven_position, sectors, verdict};
+use crate::scan::Defect;
+use crate::store::{self, FIRST_FRAME, Head, Origin};
+
+/// What says which segments make up the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    /// The MANIFEST, as far as it is what was written; the stores for the rest.
+    Manifest,
+    /// The stores alone.
+    Stores,
+}
+
+/// A store that has to be written anew, though its records are intact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mend {
+    /// The segment.
+    pub id: u64,
+    /// The head it gets.
+    pub head: Head,
+    /// The base offset it gets.
+    pub base: u64,
+    /// Whether its head, and whether its base, is not what was written.
+    pub head_gone: bool,
+    /// See `head_gone`.
+    pub base_gone: bool,
+    /// Ranges that the disk cannot read: zeros take their place.
+    pub unreadable: Vec<Range<u64>>,
+}
+
+/// The log was put together from its stores.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// What is wrong with the MANIFEST.
+    pub why: String,
+    /// What only the MANIFEST knew, in words.
+    pub unknown: Vec<String>,
+}
+
+/// A log as it stands, looked at to the last byte.
+#[derive(Debug, Clone)]
+pub struct Survey {
+    /// What was seen, with the stores of `mends` taken for whole. Where the log was put together from
+    /// its stores, the manifest in it is what they say.
+    pub findings: Findings,
+    /// Stores to be written anew.
+    pub mends: Vec<Mend>,
+    /// Whether, and why, the MANIFEST was not taken at its word.
+    pub rebuilt: Option<Rebuilt>,
+    /// Bytes that cannot be read, or a lost head, in an unsealed store: what was behind nobody can tell.
+    pub open_end: bool,
+}
+
+impl Survey {
+    /// The state that it stands on, where there is a log.
+    pub fn state(&self) -> Option<&State> {
+        match &self.findings.manifest {
+            Reading::Whole { state, .. } => Some(state),
+            Reading::Absent | Reading::Damaged(_) => None,
+        }
+    }
+}
+
+/// Looks at the log in `directory`, with reads only.
+///
+/// # Errors
+/// When the directory cannot be listed, the MANIFEST cannot be read, or a later version wrote a file.
+/// [`Error::Damaged`](crate::Error::Damaged) where neither a MANIFEST nor the head of a store tells which log this is.
+pub fn survey(disk: &dyn Disk, directory: &Path, basis: Basis) -> Result<Survey> {
+    let listing = list(disk, directory)?;
+    let manifest = if listing.exists { manifest::read(disk, directory)? } else { Reading::Absent };
+    let findings = inspect_as(disk, directory, listing, manifest, Depth::Everything)?;
+    let gone = match &findings.manifest {
+        Reading::Absent if findings.listing.stores.is_empty() => None,
+        Reading::Absent => Some(("there is none".to_string(), 0)),
+        Reading::Damaged(damage) => Some((damage.what.clone(), 0)),
+        Reading::Whole { state, generation, .. } => match (lost_edit(&findings, state), basis) {
+            (Some(damage), _) => Some((damage.what, *generation)),
+            (None, Basis::Stores) => Some(("it is not to be used".to_string(), *generation)),
+            (None, Basis::Manifest) => None,
+        },
+    };
+    let Some((why, generation)) = gone else { return mended(disk, findings, None) };
+    let remains = if basis == Basis::Stores { None } else { Some(manifest::remains(disk, directory)?) };
+    rebuild(disk, findings, remains.unwrap_or_default(), why, generation)
+}
+
+/// Puts the log together from its stores.
+fn rebuild(
+    disk: &dyn Disk,
+    findings: Findings,
+    remains: manifest::Remains,
+    why: String,
+    generation: u64,
+) -> Result<Survey> {
+    let directory = findings.directory.clone();
+    let mut hints = Hints::of(remains.edits);
+    hints.uuid = hints.uuid.or(remains.uuid);
+    if let Reading::Whole { state, .. } = &findings.manifest
+        && hints.uuid.is_some()
+    {
+        // A whole MANIFEST that lacks an edit knows what it let go of.
+        let known = state.segments.keys().copied().collect::<Vec<_>>();
+        let stores = findings.listing.stores.keys();
+        hints.dropped.extend(stores.filter(|id| **id <= state.last_id && !known.contains(id)));
+    }
+    let uuid = match hints.uuid {
+        Some(uuid) => uuid,
+        None => identity(disk, &findings)?,
+    };
+    let mut stores = BTreeMap::new();
+    for id in findings.listing.stores.keys() {
+        stores.insert(*id, sectors(disk, &directory, *id, Seed::of_segment(&uuid, *id))?);
+    }
+    let guess = rebuild::first_guess(uuid, &hints, &stores);
+    let generation = remains.generation.unwrap_or(generation).max(generation);
+    let reading = |state| Reading::Whole { state, generation, tail: Tail::Clean, length: 0, edits: 0 };
+    let listing = findings.listing;
+    let seen = inspect_as(disk, &directory, listing.clone(), reading(guess.clone()), Depth::Everything)?;
+    let settled = rebuild::settle(&hints, &seen.segments);
+    let mut seals = BTreeMap::new();
+    for place in &settled.places {
+        let (Some(end), Some(segment)) = (place.seal, seen.segments.iter().find(|s| s.id == place.id)) else {
+            continue;
+        };
+        let length = sealed_length(disk, &directory, segment, end.saturating_sub(place.base))?;
+        let millis = segment.store.head().map_or(0, |head| head.created_millis);
+        let seal = Seal { next_offset: end, length, first_millis: millis, last_millis: millis };
+        seals.insert(place.id, seal);
+    }
+    let state = rebuild::state(&guess, &hints, &settled, &seals);
+    let unknown = rebuild::unknown(&hints, &settled);
+    let findings = inspect_as(disk, &directory, listing, reading(state), Depth::Everything)?;
+    mended(disk, findings, Some(Rebuilt { why, unknown }))
+}
+
+/// The log's identity, by the heads of its stores.
+fn identity(disk: &dyn Disk, findings: &Findings) -> Result<[u8; 16]> {
+    let mut votes: BTreeMap<[u8; 16], usize> = BTreeMap::new();
+    for id in findings.listing.stores.keys() {
+        let found = sectors(disk, &findings.directory, *id, Seed::of_segment(&[0; 16], *id))?;
+        if let Some(head) = found.head().filter(|head| head.id == *id) {
+            *votes.entry(head.uuid).or_default() += 1;
+        }
+    }
+    let most = votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(uuid, _)| uuid);
+    most.ok_or_else(|| {
+        Damage {
+            directory: findings.directory.clone(),
+            file: findings.directory.join(manifest::FILE_NAME),
+            position: None,
+            offsets: None,
+            what: "neither a MANIFEST nor the head of any store tells which log this is; what the stores \
+                   hold can be put out with log-repair salvage --carve"
+                .to_string(),
+            proof: None,
+        }
+        .into()
+    })
+}
+
+/// The position behind the last intact record below `ordinal`.
+fn sealed_length(disk: &dyn Disk, directory: &Path, segment: &SegmentFindings, records: u64) -> Result<u64> {
+    let file = segment.store.length().unwrap_or(0);
+    let Some(scan) = &segment.scan else { return Ok(FIRST_FRAME.min(file)) };
+    let ordinal = u32::try_from(records).unwrap_or(u32::MAX);
+    if let Some(position) = position_behind(disk, directory, segment.id, &scan.runs, ordinal)? {
+        return Ok(position);
+    }
+    let before = scan.runs.iter().rfind(|run| run.ordinals.end <= ordinal);
+    Ok(before.map_or(FIRST_FRAME.min(file), |run| run.positions.end))
+}
+
+/// Takes stores whose frames are intact for whole, and notes what has to be written anew.
+fn mended(disk: &dyn Disk, mut findings: Findings, rebuilt: Option<Rebuilt>) -> Result<Survey> {
+    let mut survey = Survey { findings: findings.clone(), mends: Vec::new(), rebuilt, open_end: false };
+    let Reading::Whole { state, .. } = &survey.findings.manifest else { return Ok(survey) };
+    let placed: Vec<(u64, u64)> = findings
+        .assessment
+        .iter()
+        .flat_map(|assessment| assessment.placed.iter().map(|place| (place.id, place.base)))
+        .collect();
+    for segment in &mut findings.segments {
+        let known = segment.base.or_else(|| Some(placed.iter().find(|place| place.0 == segment.id)?.1));
+        survey.mends.extend(mend(state, segment, known));
+    }
+    // Where the disk cannot read behind an unsealed store's whole frames, records may have been: how many,
+    // nobody knows, unless a Close or a later segment tells.
+    let bounded = |id: u64| state.closed.is_some() || placed.iter().any(|place| place.0 > id);
+    survey.open_end = survey.mends.iter().any(|mend| {
+        let segment = findings.segments.iter().find(|segment| segment.id == mend.id);
+        let last = segment.and_then(|s| s.scan.as_ref()).and_then(|scan| scan.runs.last());
+        let end = last.map_or(FIRST_FRAME, |run| run.positions.end);
+        let unsealed = segment.is_some_and(|segment| segment.state.seal.is_none());
+        unsealed && mend.unreadable.iter().any(|range| range.end > end) && !bounded(mend.id)
+    });
+    let mut assessment = verdict::assess(state, &findings.segments, &findings.unnamed);
+    assessment.proven_position = proven_position(disk, &findings.directory, &assessment)?;
+    findings.assessment = Some(assessment);
+    survey.findings = findings;
+    Ok(survey)
+}
+
+/// What has to be written anew of one store, where its frames say that it is the segment's own.
+fn mend(state: &State, segment: &mut SegmentFindings, base: Option<u64>) -> Option<Mend> {
+    let scan = segment.scan.as_mut()?;
+    let StoreFindings::Present { length, head, base: written } = &mut segment.store else { return None };
+    let base = base.or(*written)?;
+    let ours = head.is_some_and(|head| head.uuid == state.uuid && head.id == segment.id);
+    if *length < FIRST_FRAME || (scan.runs.is_empty() && !ours) {
+        return None;
+    }
+    let origin = if segment.state.born.is_some() { Origin::Copy } else { Origin::Roll };
+    let own = Head {
+        version: store::FORMAT_VERSION,
+        origin,
+        uuid: state.uuid,
+        id: segment.id,
+        created_millis: segment.state.seal.map_or(state.created_millis, |seal| seal.first_millis),
+    };
+    let made = head.filter(|_| ours).unwrap_or(own);
+    // A base sector goes out with the first frames: a store without any has none.
+    let base_gone = !scan.runs.is_empty() && *written != Some(base);
+    let unreadable = std::mem::take(&mut scan.unreadable);
+    if ours && !base_gone && unreadable.is_empty() {
+        return None;
+    }
+    if let Some(broken) = scan.broken.as_mut().filter(|broken| broken.defect == Defect::Unreadable) {
+        // It will be zeros, which are no frame.
+        broken.defect = Defect::Nothing;
+    }
+    *head = Some(made);
+    if base_gone {
+        *written = Some(base);
+    }
+    Some(Mend { id: segment.id, head: made, base, head_gone: !ours, base_gone, unreadable })
+}
