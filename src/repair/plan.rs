@@ -205,6 +205,9 @@ pub struct Plan {
     pub unknown: Vec<String>,
     /// The offsets that the repaired log serves, those that are lost among them.
     pub offsets: Range<u64>,
+    /// Intact records that are left out: they stand behind a hole, and nothing proves that they, or what was
+    /// in the hole, were acknowledged. Their files are kept.
+    pub beyond: Vec<Range<u64>>,
     pub(super) state: State,
     pub(super) generation: u64,
     pub(super) copy: Option<Copy>,
@@ -246,8 +249,10 @@ impl Plan {
 
 /// Decides what to do.
 ///
-/// `end` is where an open loss ends, in the caller's knowledge: no reader ever saw an offset at or above
-/// it, and the log goes on there. Without one it is taken to lose nothing beyond what is named.
+/// `end` is the caller's own knowledge of how far records were acknowledged, where no evidence that
+/// survived says so: the log goes on there, or behind what is intact from there on. An open loss ends at
+/// it; intact records behind a hole ([`Plan::beyond`]) are kept by naming the hole's end. Without one, nothing
+/// is taken for acknowledged but what is proven.
 ///
 /// # Errors
 /// [`Error::RepairRefused`] where there is no log, or `end` lies below what is there;
@@ -266,8 +271,9 @@ pub fn plan(survey: &Survey, end: Option<u64>) -> Result<Plan> {
     let open = survey.open_end || !assessment.loss_is_bounded;
     let reach =
         recovery::reach_beyond(assessment, assessment.proven_end).max(assessment.valid_end).max(state.front);
-    let open_from = open.then_some(reach);
-    if let Some(end) = end.filter(|_| open)
+    // What the caller knows to have been acknowledged is proven by that.
+    let stated = end.filter(|end| open || (state.closed.is_none() && *end > reach));
+    if let Some(end) = stated
         && end < reach
     {
         return Err(Error::RepairRefused {
@@ -276,10 +282,18 @@ pub fn plan(survey: &Survey, end: Option<u64>) -> Result<Plan> {
             ),
         });
     }
+    // What is intact is not part of an open loss, and the holes before it are losses like others.
+    let intact = assessment.placed.iter().flat_map(|place| {
+        place.runs.iter().map(|run| place.base.saturating_add(u64::from(run.ordinals.end)))
+    });
+    let known = intact.max().unwrap_or(reach).min(stated.unwrap_or(reach)).max(reach);
+    let open_from = open.then_some(known);
     let mut findings = survey.findings.clone();
-    if open && let Reading::Whole { state, .. } = &mut findings.manifest {
+    if (open || stated.is_some())
+        && let Reading::Whole { state, .. } = &mut findings.manifest
+    {
         // The caller's word for where the log ended counts as a Close would.
-        state.closed = Some(Close { length: 0, next_offset: end.unwrap_or(reach) });
+        state.closed = Some(Close { length: 0, next_offset: stated.unwrap_or(reach) });
         findings.assessment = Some(verdict::assess(state, &findings.segments, &findings.unnamed));
     }
     let planner = Planner {
@@ -326,6 +340,7 @@ impl Planner<'_> {
             loss,
             unknown: self.survey.rebuilt.iter().flat_map(|rebuilt| rebuilt.unknown.clone()).collect(),
             offsets: core.state.front..core.next_offset,
+            beyond: self.beyond(core.next_offset),
             state: core.state,
             generation: self.generation,
             copy: core.copy,
@@ -442,6 +457,20 @@ impl Planner<'_> {
     fn mends(&self, core: &Core) -> Vec<Mend> {
         let kept = |mend: &&Mend| core.state.segments.contains_key(&mend.id);
         self.survey.mends.iter().filter(kept).cloned().collect()
+    }
+
+    /// Intact records at or behind `next_offset`. (Behind a clean close there is nothing of the log.)
+    fn beyond(&self, next_offset: u64) -> Vec<Range<u64>> {
+        let mut beyond = OffsetRanges::default();
+        let unsealed = self.findings.segments.iter().filter(|segment| segment.state.seal.is_none());
+        for segment in unsealed.filter(|_| self.old.closed.is_none()) {
+            let Some(base) = segment.base else { continue };
+            for run in self.runs(segment.id) {
+                let offset = |ordinal: u32| base.saturating_add(u64::from(ordinal));
+                beyond.insert(offset(run.ordinals.start).max(next_offset)..offset(run.ordinals.end));
+            }
+        }
+        beyond.iter().collect()
     }
 
     /// Whatever offset no intact frame carries is lost.

@@ -12,7 +12,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::manifest::{Born, Edit, OffsetRanges, Seal, SegmentState, State};
 use crate::recovery::{SegmentFindings, StoreFindings};
-use crate::scan::{Defect, Outcome};
 use crate::store::Origin;
 
 /// What intact edits say.
@@ -126,15 +125,10 @@ pub(super) struct Settled {
     pub(super) cut_back: Vec<(u64, u64)>,
 }
 
-/// Whether a scan ended as a store ends: at a whole batch, with nothing behind.
-fn ended(scan: &Outcome) -> bool {
-    scan.tail.is_none() && scan.broken.is_none_or(|broken| broken.defect == Defect::Nothing)
-}
-
 /// Finds each store's place among the others.
 pub(super) fn settle(hints: &Hints, segments: &[SegmentFindings]) -> Settled {
     let mut settled = Settled::default();
-    let bases = bases(segments);
+    let bases = bases(hints, segments);
     for (segment, base) in segments.iter().zip(&bases) {
         let runs = segment.scan.as_ref().map_or(&[][..], |scan| scan.runs.as_slice());
         let hinted = hints.seals.get(&segment.id);
@@ -191,36 +185,18 @@ pub(super) fn settle(hints: &Hints, segments: &[SegmentFindings]) -> Settled {
     settled
 }
 
-/// The base of each segment, where it can be told: its own word, the end of a predecessor that ended as
-/// a store ends, or the base of a successor that follows on what is whole.
-fn bases(segments: &[SegmentFindings]) -> Vec<Option<u64>> {
-    let count = |segment: &SegmentFindings| -> Option<u64> {
-        let scan = segment.scan.as_ref()?;
-        let chain = scan.chain()?;
-        (scan.runs.len() == 1 && ended(scan)).then_some(u64::from(chain.whole_ordinal))
+/// The base of each segment, where it can be told: its own word, or, where its intact Create leaves that to
+/// the segment right before it, that one's intact Seal.
+///
+/// Why not the end of whatever store comes before: a store in between may be gone, and a truncation of
+/// the back leaves more in a store than is the log's. A base that is wrong gives records other offsets.
+fn bases(hints: &Hints, segments: &[SegmentFindings]) -> Vec<Option<u64>> {
+    let before = |id: u64| {
+        let follows = hints.bases.get(&id)?.is_none();
+        let seal = hints.seals.get(&id.checked_sub(1)?)?;
+        follows.then_some(seal.next_offset)
     };
-    let holds = |segment: &SegmentFindings| segment.scan.as_ref().is_some_and(|scan| !scan.runs.is_empty());
-    let mut bases: Vec<Option<u64>> = segments.iter().map(|segment| segment.base).collect();
-    let mut before: Option<u64> = None;
-    for (segment, base) in segments.iter().zip(bases.iter_mut()) {
-        let attests = segment.scan.as_ref().and_then(|scan| scan.watermark).is_some_and(|m| m.relative >= 0);
-        if base.is_none() && attests {
-            *base = before;
-        }
-        if holds(segment) || base.is_some() {
-            before = base.and_then(|base| Some(base.saturating_add(count(segment)?)));
-        }
-    }
-    let mut after: Option<u64> = None;
-    for (segment, base) in segments.iter().zip(bases.iter_mut()).rev() {
-        if base.is_none() && holds(segment) {
-            *base = after.and_then(|after| after.checked_sub(count(segment)?));
-        }
-        if holds(segment) || base.is_some() {
-            after = *base;
-        }
-    }
-    bases
+    segments.iter().map(|segment| segment.base.or_else(|| before(segment.id))).collect()
 }
 
 /// The state that the stores and the intact edits add up to; `seals` has the lengths that go with the
@@ -269,6 +245,12 @@ pub(super) fn unknown(hints: &Hints, settled: &Settled) -> Vec<String> {
         unknown.push(
             "a front inside the first segment is gone: records truncated away there are back".to_string(),
         );
+        if let Some(first) = settled.places.first().filter(|place| place.base > 0) {
+            unknown.push(format!(
+                "records below {}, if there were any, are taken for truncated away",
+                first.base
+            ));
+        }
         unknown.push("what earlier repairs declared lost is found missing once more".to_string());
         unknown.push(
             "the first offset that the log was begun with is taken to be its first record's".to_string(),
@@ -297,7 +279,7 @@ pub(super) fn unknown(hints: &Hints, settled: &Settled) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scan::{Run, Watermark};
+    use crate::scan::{Outcome, Run, Watermark};
     use crate::store::{FORMAT_VERSION, Head};
 
     fn segment(id: u64, base: Option<u64>, records: u32, durable: Option<i64>) -> SegmentFindings {
@@ -354,13 +336,13 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_base_comes_from_a_neighbour() {
-        let behind = [segment(1, Some(5), 10, Some(9)), segment(2, None, 3, Some(1))];
-        assert_eq!(bases(&behind), [Some(5), Some(15)]);
-        let before = [segment(1, None, 10, Some(9)), segment(2, Some(40), 3, Some(1))];
-        assert_eq!(bases(&before), [Some(30), Some(40)]);
-        let alone = [segment(1, None, 10, Some(9))];
-        assert_eq!(settle(&Hints::default(), &alone).unplaced, [1]);
+    fn a_lost_base_is_told_by_edits_alone() {
+        let stores = [segment(1, Some(0), 10, Some(9)), segment(2, None, 3, Some(1))];
+        assert_eq!(settle(&Hints::default(), &stores).unplaced, [2]);
+        let seal = Seal { next_offset: 8, length: 1900, first_millis: 0, last_millis: 0 };
+        let edits = [Edit::Seal { id: 1, seal }, Edit::Create { id: 2, base: None, born: None }];
+        let settled = settle(&Hints::of(edits), &stores);
+        assert_eq!(seals(&settled), [(1, 0, Some(8)), (2, 8, None)]);
     }
 
     #[test]
