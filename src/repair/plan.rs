@@ -239,7 +239,7 @@ impl Plan {
             all
         };
         // An open loss of nothing has to be named all the same.
-        let said = |range: &Range<u64>| named.iter().any(|n| n.start <= range.start && range.end <= n.end);
+        let said = |range: &Range<u64>| !range.is_empty() || named.contains(range);
         if union(&wanted) == union(named) && wanted.iter().all(said) {
             return Ok(());
         }

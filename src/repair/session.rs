@@ -349,12 +349,13 @@ impl Session {
                 rename(disk, &aside, &here)?;
             }
         }
-        self.lay_ballast(journal.ballast);
         sync_dir(disk, &self.directory)?;
         sync_dir(disk, &old)?;
         manifest::file::remove_if_present(disk, &place.join(UNDOING))?;
         sync_dir(disk, &place)?;
         self.clear(number)?;
+        // (Only now is there space for it, where the disk is full.)
+        self.lay_ballast(journal.ballast);
         tracing::warn!(directory = %self.directory.display(), number, "took a repair back");
         Ok(Undone {
             number,

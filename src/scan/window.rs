@@ -77,12 +77,17 @@ impl<'a, S: Source + ?Sized> Window<'a, S> {
         if self.source.read(position, &mut self.buffer).is_ok() {
             return;
         }
-        for (index, piece) in self.buffer.chunks_mut(UNREADABLE_STEP).enumerate() {
-            let at = position + (index * UNREADABLE_STEP) as u64;
+        // Page by page, as the file's pages lie: one that cannot be read takes no byte of another with it.
+        let step = UNREADABLE_STEP as u64;
+        let first = usize::try_from(step - position % step).unwrap_or(UNREADABLE_STEP).min(self.buffer.len());
+        let (head, rest) = self.buffer.split_at_mut(first);
+        let mut at = position;
+        for piece in std::iter::once(head).chain(rest.chunks_mut(UNREADABLE_STEP)) {
             if self.source.read(at, piece).is_err() {
                 piece.fill(0);
                 note_unreadable(&mut self.unreadable, at..at + piece.len() as u64);
             }
+            at += piece.len() as u64;
         }
     }
 

@@ -7,15 +7,11 @@ use stonelog::DamagePolicy;
 use stonelog::disk::sim::SimDisk;
 use stonelog::repair::Basis;
 
-use crate::common::{content, path};
+use crate::common::path;
 use crate::mended::{check, contents, repair, served, undo};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
 
-/// Logs that no repair can or should touch: a later version's; none at all; offsets no log reaches.
-const REFUSED: &[&str] = &["begun", "version-manifest", "version-store"];
-
-/// Logs whose payloads are not `content`'s.
 fn names() -> Vec<String> {
     let entries = fs::read_dir(GOLDEN).unwrap().map(|entry| entry.unwrap());
     let mut names: Vec<String> =
@@ -23,6 +19,9 @@ fn names() -> Vec<String> {
     names.sort();
     names
 }
+
+/// Logs that no repair touches: a later version's, and one that was never begun.
+const REFUSED: &[&str] = &["manifest-later-version", "store-of-a-later-version", "unfinished-beginning"];
 
 pub fn load(name: &str) -> SimDisk {
     let disk = SimDisk::new(1);
@@ -64,22 +63,12 @@ fn one(name: &str) -> bool {
     let plan = match repair(&disk, Basis::Manifest, None) {
         Ok(plan) => plan,
         Err(error) => {
-            eprintln!("{name}: {error}");
+            assert!(REFUSED.contains(&name), "{name}: {error}");
             assert_eq!(contents(&disk), before, "{name} was changed by a repair that was refused");
             return false;
         }
     };
-    eprintln!("{name}: {:?} loss {:?}", plan.offsets, plan.loss);
-    for action in &plan.actions {
-        eprintln!("    {action}");
-    }
     let records = check(&disk, &plan, name);
-    for (offset, bytes) in &records {
-        if *bytes != content(*offset) {
-            eprintln!("{name}: other content at {offset}");
-            break;
-        }
-    }
     if let Ok((_, readable, _)) = readable {
         for (offset, bytes) in readable.range(plan.offsets.start..) {
             assert_eq!(records.get(offset), Some(bytes), "{name}: record {offset} could be read before");

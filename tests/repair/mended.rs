@@ -15,8 +15,12 @@ use crate::common::DIRECTORY;
 
 pub type Records = BTreeMap<u64, Vec<u8>>;
 
+pub fn lock(disk: &SimDisk) -> stonelog::Result<Session> {
+    Session::lock(Arc::new(disk.clone()), Path::new(DIRECTORY))
+}
+
 pub fn session(disk: &SimDisk) -> Session {
-    Session::lock(Arc::new(disk.clone()), Path::new(DIRECTORY)).unwrap()
+    lock(disk).unwrap()
 }
 
 /// What the log's directory holds, but for the lock and for what repairs keep.
@@ -49,7 +53,7 @@ fn files_deep(disk: &SimDisk) -> BTreeMap<String, Vec<u8>> {
 
 /// Plans and does a repair that gives up exactly what it says.
 pub fn repair(disk: &SimDisk, basis: Basis, end: Option<u64>) -> stonelog::Result<Plan> {
-    let session = session(disk);
+    let session = lock(disk)?;
     let survey = session.survey(basis)?;
     let plan = plan(&survey, end)?;
     if !plan.is_nothing() {

@@ -18,6 +18,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::path::{Component, Path};
 use std::sync::Arc;
 
@@ -45,6 +46,8 @@ pub(super) struct File {
     linked: bool,
     durable_name: Option<Name>,
     handles: u64,
+    /// Ranges that the device cannot read any more.
+    bad: Vec<Range<u64>>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -233,7 +236,20 @@ impl Medium {
     }
 
     pub(super) fn read(&self, file: u64, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        Ok(self.file(file)?.cache.read(buffer, position))
+        let file = self.file(file)?;
+        let behind = position.saturating_add(buffer.len() as u64);
+        let bad = file.bad.iter().filter(|bad| bad.start < behind && position < bad.end);
+        let Some(bad) = bad.map(|bad| bad.start).min() else { return Ok(file.cache.read(buffer, position)) };
+        // As far as a device can read, it reads.
+        match usize::try_from(bad.saturating_sub(position)).ok().filter(|count| *count > 0) {
+            Some(count) => Ok(file.cache.read(buffer.get_mut(..count).unwrap_or_default(), position)),
+            None => Err(io::Error::other("the simulated device cannot read here")),
+        }
+    }
+
+    pub(super) fn set_bad(&mut self, file: u64, range: Range<u64>) -> io::Result<()> {
+        self.file_mut(file)?.bad.push(range);
+        Ok(())
     }
 
     pub(super) fn write(&mut self, file: u64, bytes: &[u8], position: u64) -> io::Result<usize> {

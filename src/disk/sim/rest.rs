@@ -89,6 +89,17 @@ impl SimDisk {
         self.damage(path.as_ref(), 0, |content| content.set_length(length))
     }
 
+    /// Lets the device read this range of a file no more: reads there fail, whatever name it has.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn set_unreadable(&self, path: impl AsRef<Path>, range: Range<u64>) -> io::Result<()> {
+        self.at_rest(|medium| {
+            let file = medium.find_file(path.as_ref())?;
+            medium.set_bad(file, range)
+        })
+    }
+
     /// Removes a file.
     ///
     /// # Errors
