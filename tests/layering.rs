@@ -38,7 +38,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("manifest", &["disk", "error", "frame", "names", "scan"]),
     (
         "recovery",
-        &["disk", "error", "frame", "index", "manifest", "names", "options", "scan", "segment", "store"],
+        &[
+            "disk", "error", "frame", "index", "manifest", "names", "options", "scan", "segment", "store",
+            "sync",
+        ],
     ),
     ("table", &["error", "manifest", "names", "segment", "sync"]),
     ("group", &["error", "sync"]),
