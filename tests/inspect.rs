@@ -125,7 +125,8 @@ fn findings_are_the_same_on_one_thread_and_on_many() {
 /// For each form that an index has: one entry leads elsewhere, under a checksum that holds.
 #[test]
 fn an_index_is_compared_record_by_record() {
-    let forms: [(&str, u64, fn(u64) -> u64); 3] = [
+    type Length = fn(u64) -> u64;
+    let forms: [(&str, u64, Length); 3] = [
         ("fixed", 40_000, |_| 100),
         ("blocked", 40_000, |offset| 40 + offset % 80),
         ("wide", 1_000, |offset| if offset.is_multiple_of(8) { 70_000 } else { 40 }),
