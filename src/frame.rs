@@ -9,6 +9,8 @@
 //! hashed before its place in the log is known (outside the writer's lock), and the header can be
 //! restamped with a newer watermark for the cost of hashing 16 bytes more.
 
+mod tail;
+
 use crate::mutant::{self, Mutant};
 
 /// Bytes of a frame's header.
@@ -157,41 +159,25 @@ impl PayloadChecksum {
         PayloadChecksum(value)
     }
 
-    /// The checksum of the whole frame whose header bytes 4..16 are `rest`.
+    /// The checksum of the whole frame whose header has these words behind its checksum.
     #[inline]
-    fn seal(self, rest: &[u8; 12], seed: Seed) -> u32 {
-        let mut tail = [0u8; 16];
-        let (head, salt) = tail.split_at_mut(12);
-        head.copy_from_slice(rest);
-        salt.copy_from_slice(&seed.0.to_le_bytes());
-        let mut hasher = crc32fast::Hasher::new_with_initial(self.0);
-        hasher.update(&tail);
-        hasher.finalize()
+    fn seal(self, [word, ordinal, lag]: [u32; 3], seed: Seed) -> u32 {
+        tail::continued(self.0, [word, ordinal, lag, seed.0])
     }
 }
 
 /// Encodes a header for a payload that was hashed before.
 #[inline]
 pub fn encode_header(header: &Header, payload: PayloadChecksum, seed: Seed) -> [u8; HEADER_LENGTH] {
-    let rest = encode_rest(header);
-    let checksum = payload.seal(&rest, seed);
-    let mut bytes = [0u8; HEADER_LENGTH];
-    let (head, tail) = bytes.split_at_mut(4);
-    head.copy_from_slice(&checksum.to_le_bytes());
-    tail.copy_from_slice(&rest);
-    bytes
-}
-
-#[inline]
-fn encode_rest(header: &Header) -> [u8; 12] {
     let word = (header.kind.code() << LENGTH_BITS) | (header.length & MAX_PAYLOAD_BYTES);
-    let mut rest = [0u8; 12];
-    let (a, bc) = rest.split_at_mut(4);
-    let (b, c) = bc.split_at_mut(4);
-    a.copy_from_slice(&word.to_le_bytes());
-    b.copy_from_slice(&header.ordinal.to_le_bytes());
-    c.copy_from_slice(&header.lag.0.to_le_bytes());
-    rest
+    let fields = [word, header.ordinal, header.lag.0];
+    let mut bytes = [0u8; HEADER_LENGTH];
+    let (place, rest) = bytes.split_at_mut(4);
+    place.copy_from_slice(&payload.seal(fields, seed).to_le_bytes());
+    for (place, field) in rest.chunks_exact_mut(4).zip(fields) {
+        place.copy_from_slice(&field.to_le_bytes());
+    }
+    bytes
 }
 
 /// Appends a whole frame to `buffer`.
@@ -239,9 +225,8 @@ fn word_at(bytes: &[u8; HEADER_LENGTH], at: usize) -> u32 {
 /// Whether a frame's checksum holds for its header bytes and its payload's checksum.
 #[inline]
 pub fn verifies(bytes: &[u8; HEADER_LENGTH], payload: PayloadChecksum, seed: Seed) -> bool {
-    let mut rest = [0u8; 12];
-    rest.copy_from_slice(bytes.last_chunk::<12>().unwrap_or(&[0; 12]));
-    word_at(bytes, 0) == payload.seal(&rest, seed)
+    let fields = [word_at(bytes, 4), word_at(bytes, 8), word_at(bytes, 12)];
+    word_at(bytes, 0) == payload.seal(fields, seed)
 }
 
 /// The first 16 bytes of `bytes` as a header's bytes, or `None` where there are fewer.

@@ -6,6 +6,8 @@
 //! from the store once, and only then a record counts as damaged; a sealed segment's files are
 //! opened at its first read, so that opening a log does not cost a file handle for each.
 
+mod index_check;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +21,8 @@ use crate::names;
 use crate::scan::{self, Defect, Extent};
 use crate::store::{FIRST_FRAME, Payload, ReadFailure, Store};
 use crate::sync::{Mutex, PoisonError};
+
+pub(crate) use index_check::IndexCheck;
 
 /// Where a log's segments live, and how they are read.
 #[derive(Debug)]
@@ -447,27 +451,6 @@ fn open_index(
     }
     check.finish().map_err(|defect| defect.to_string())?;
     Ok((header, file))
-}
-
-/// Compares an index file with the positions that a scan found; the error says what is wrong.
-pub(crate) fn check_index_file(
-    disk: &dyn Disk,
-    directory: &Path,
-    uuid: &[u8; 16],
-    id: u64,
-    count: u32,
-    store_length: u64,
-    positions: &[(u32, u64)],
-) -> Result<(), String> {
-    let (header, file) = open_index(disk, directory, uuid, id, count, store_length)?;
-    let index = FileIndex { header, body: IndexBody::File(file) };
-    for (ordinal, position) in positions {
-        let found = index.lookup(*ordinal).map_err(|error| error.to_string())?;
-        if found != Some(*position) {
-            return Err(format!("it does not lead to record {ordinal} of the segment"));
-        }
-    }
-    Ok(())
 }
 
 /// How many records lie between two offsets, as far as a store of `length` bytes can hold them: a

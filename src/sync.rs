@@ -41,6 +41,12 @@ pub(crate) mod thread {
     };
 }
 
+/// Threads that end before the call that made them, for work on a disk that has threads. Std's in either case:
+/// no disk that is explored has any.
+pub(crate) mod scoped {
+    pub(crate) use std::thread::{Builder, available_parallelism, scope};
+}
+
 #[cfg(shuttle)]
 pub(crate) use explored::{ArcSwap, OnceLock};
 #[cfg(shuttle)]

@@ -16,8 +16,11 @@
 mod check;
 mod dump;
 mod finding;
+mod lister;
 mod lock;
 mod looking;
+mod loose;
+mod opening;
 mod output;
 mod stat;
 

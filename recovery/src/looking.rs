@@ -101,8 +101,8 @@ impl Disk for LookingDisk {
     }
 
     fn background(&self) -> Background {
-        // No threads: a look needs no work behind its back.
-        Background::Inline
+        // The library's scans of many segments at once: threads that end with the look.
+        Background::Threads
     }
 }
 

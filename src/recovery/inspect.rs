@@ -11,13 +11,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::findings::{Findings, Listing, SegmentFindings, StoreFindings, UnnamedStore};
-use super::verdict;
+use super::{parallel, verdict};
 use crate::disk::{self, Disk, DiskFile, OpenMode};
 use crate::error::{Error, Result};
 use crate::frame::Seed;
 use crate::manifest::{self, Reading, State};
 use crate::names;
 use crate::scan::{self, Extent, Outcome, Run};
+use crate::segment::{IndexCheck, record_count};
 use crate::store::{self, FIRST_FRAME, FileSource, Head};
 
 /// How deep to look.
@@ -30,6 +31,12 @@ pub enum Depth {
 }
 
 /// Looks at the log in `directory`.
+///
+/// Segments are scanned by as many threads as the machine runs at once, at most eight (none but the caller's
+/// where the disk has no threads of its own); what is found does not depend on who scanned what. Memory: for
+/// each thread about 1.2 MiB, and 16 MiB more while bytes that were made to look like frames are scanned
+/// (see [`scan`](crate::scan)); for each segment its runs of intact frames, one where nothing is damaged and
+/// at most [`MOST_RUNS`](crate::scan::MOST_RUNS). Never more for more or smaller records.
 ///
 /// # Errors
 /// When the directory cannot be listed, the manifest cannot be read, or a later version wrote it.
@@ -66,7 +73,7 @@ pub(crate) fn inspect_as(
     };
     let inspector = Inspector { disk, directory, state, listing: &findings.listing, depth };
     let mut segments = inspector.named()?;
-    inspector.scan_all(&mut segments)?;
+    inspector.scan_all(&mut segments);
     let unnamed = inspector.unnamed()?;
     let mut assessment = verdict::assess(state, &segments, &unnamed);
     assessment.proven_position = proven_position(disk, directory, &assessment)?;
@@ -167,56 +174,60 @@ impl Inspector<'_> {
         Seed::of_segment(&self.state.uuid, id)
     }
 
-    fn scan_all(&self, segments: &mut [SegmentFindings]) -> Result<()> {
+    fn scan_all(&self, segments: &mut [SegmentFindings]) {
         let bases: Vec<Option<u64>> = segments.iter().map(|segment| segment.base).collect();
         let trust_the_close = self.trusts_the_close(segments);
-        for (index, segment) in segments.iter_mut().enumerate() {
-            if !self.wants_scan(segment, trust_the_close) {
-                continue;
-            }
-            let next_base = match segment.state.seal {
-                Some(seal) => Some(seal.next_offset),
-                None => bases.get(index + 1).copied().flatten(),
-            };
-            let ordinal_end = match (segment.base, next_base) {
-                (Some(base), Some(next)) => u32::try_from(next.saturating_sub(base)).ok(),
-                _ => None,
-            };
-            let Ok((file, length)) = self.open(segment.id) else { continue };
-            let extent = Extent {
-                seed: self.seed(segment.id),
-                start: FIRST_FRAME,
-                end: segment.state.seal.map_or(length, |seal| seal.length.min(length)),
-                base: segment.base,
-                ordinal_end,
-            };
-            let source = FileSource { file: file.as_ref(), length };
-            let check_index = self.depth == Depth::Everything && segment.state.seal.is_some();
-            let mut positions = Vec::new();
-            let outcome = scan::scan(&source, &extent, |frame| {
-                if check_index && frame.header.kind.is_record() {
-                    positions.push((frame.header.ordinal, frame.position));
-                }
-            });
-            segment.scanned_bytes = scanned(&outcome, &extent);
-            if check_index && let Some(seal) = segment.state.seal {
-                let end = seal.next_offset;
-                let count =
-                    segment.base.map_or(0, |base| crate::segment::record_count(base, end, seal.length));
-                let checked = crate::segment::check_index_file(
-                    self.disk,
-                    self.directory,
-                    &self.state.uuid,
-                    segment.id,
-                    count,
-                    seal.length,
-                    &positions,
-                );
-                segment.index_defect = checked.err();
-            }
+        let wanted: Vec<(&mut SegmentFindings, Option<u64>)> = segments
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, segment)| self.wants_scan(segment, trust_the_close))
+            .map(|(index, segment)| {
+                let next_base = match segment.state.seal {
+                    Some(seal) => Some(seal.next_offset),
+                    None => bases.get(index + 1).copied().flatten(),
+                };
+                (segment, next_base)
+            })
+            .collect();
+        let scans = parallel::each(self.disk.background(), wanted.len(), |number| {
+            wanted.get(number).and_then(|(segment, next_base)| self.scan_one(segment, *next_base))
+        });
+        for ((segment, _), scan) in wanted.into_iter().zip(scans) {
+            let Some(Scanned { outcome, bytes, index_defect }) = scan else { continue };
             segment.scan = Some(outcome);
+            segment.scanned_bytes = bytes;
+            segment.index_defect = index_defect;
         }
-        Ok(())
+    }
+
+    /// Scans a segment's frames up to the offset `next_base`, where that is known; none where its store
+    /// cannot be opened.
+    fn scan_one(&self, segment: &SegmentFindings, next_base: Option<u64>) -> Option<Scanned> {
+        let ordinal_end = match (segment.base, next_base) {
+            (Some(base), Some(next)) => u32::try_from(next.saturating_sub(base)).ok(),
+            _ => None,
+        };
+        let (file, length) = self.open(segment.id).ok()?;
+        let extent = Extent {
+            seed: self.seed(segment.id),
+            start: FIRST_FRAME,
+            end: segment.state.seal.map_or(length, |seal| seal.length.min(length)),
+            base: segment.base,
+            ordinal_end,
+        };
+        let source = FileSource { file: file.as_ref(), length };
+        let seal = segment.state.seal.filter(|_| self.depth == Depth::Everything);
+        let mut index = seal.map(|seal| {
+            let count = segment.base.map_or(0, |base| record_count(base, seal.next_offset, seal.length));
+            IndexCheck::begin(self.disk, self.directory, &self.state.uuid, segment.id, count, seal.length)
+        });
+        let outcome = scan::scan(&source, &extent, |frame| {
+            if let Some(index) = index.as_mut().filter(|_| frame.header.kind.is_record()) {
+                index.record(frame.header.ordinal, frame.position);
+            }
+        });
+        let bytes = scanned(&outcome, &extent);
+        Some(Scanned { outcome, bytes, index_defect: index.and_then(IndexCheck::defect) })
     }
 
     fn wants_scan(&self, segment: &SegmentFindings, trust_the_close: bool) -> bool {
@@ -343,6 +354,13 @@ pub(crate) fn sectors(disk: &dyn Disk, directory: &Path, id: u64, seed: Seed) ->
     }
     let base = bytes.get(SECTOR..).and_then(|sector| store::parse_base(sector, seed));
     Ok(StoreFindings::Present { length, head, base })
+}
+
+/// What the scan of one segment gave.
+struct Scanned {
+    outcome: Outcome,
+    bytes: u64,
+    index_defect: Option<String>,
 }
 
 fn scanned(outcome: &Outcome, extent: &Extent) -> u64 {

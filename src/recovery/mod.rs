@@ -11,6 +11,7 @@
 pub(crate) mod apply;
 mod findings;
 mod inspect;
+mod parallel;
 mod plan;
 mod report;
 pub mod verdict;
