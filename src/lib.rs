@@ -7,7 +7,9 @@
 //! docs/ARCHITECTURE.md draws the house, docs/GUARANTEES.md says what is promised.
 
 mod background;
+mod builder;
 mod commit;
+mod directory;
 pub mod disk;
 mod error;
 pub mod frame;
@@ -28,6 +30,7 @@ mod reader;
 pub mod recovery;
 pub mod scan;
 mod segment;
+mod segment_writer;
 mod signal;
 mod stats;
 pub mod store;
@@ -37,6 +40,7 @@ mod table;
 mod ticket;
 mod writer;
 
+pub use builder::{Built, LogBuilder};
 pub use error::{Damage, Error, Result};
 
 pub use log::Log;
