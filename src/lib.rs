@@ -8,6 +8,7 @@
 
 mod background;
 mod builder;
+pub mod carve;
 mod commit;
 mod directory;
 pub mod disk;
