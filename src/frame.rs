@@ -111,6 +111,55 @@ impl Seed {
     pub const fn value(self) -> u32 {
         self.0
     }
+
+    /// The one seed under which a frame's checksum holds, whatever its header and payload. By itself that proves
+    /// nothing; two neighbours with one seed prove each other.
+    pub fn of_frame(bytes: &[u8; HEADER_LENGTH], payload: PayloadChecksum) -> Seed {
+        let mut hasher = crc32fast::Hasher::new_with_initial(payload.0);
+        hasher.update(bytes.last_chunk::<12>().unwrap_or(&[0; 12]));
+        Seed(last_word(hasher.finalize(), word_at(bytes, 0)))
+    }
+
+    /// The one seed with which `checksum` is that of `body` and the seed behind it.
+    pub(crate) fn of_checksum(body: &[u8], checksum: u32) -> Seed {
+        Seed(last_word(crc32fast::hash(body), checksum))
+    }
+
+    /// The segment of the log `uuid` that has this seed, if its id is below 2^32: there is at most one. A seed of
+    /// another log has one here too; how likely a small one is by chance, its size tells.
+    pub fn segment_id(self, uuid: &[u8; 16]) -> Option<u64> {
+        self.number(uuid, b"")
+    }
+
+    /// The generation of the manifest of the log `uuid` that has this seed, as [`Seed::segment_id`].
+    pub fn generation(self, uuid: &[u8; 16]) -> Option<u64> {
+        self.number(uuid, b"manifest")
+    }
+
+    fn number(self, uuid: &[u8; 16], domain: &[u8]) -> Option<u64> {
+        // Back over the domain and the number's upper half, which is zeros; what is left to find is 4 bytes.
+        let mut register = !self.0;
+        for byte in domain.iter().rev() {
+            register = unshifted(register, 8) ^ u32::from(*byte);
+        }
+        let number = last_word(crc32fast::hash(uuid), !unshifted(register, 32));
+        (Seed::of(uuid, u64::from(number), domain) == self).then_some(u64::from(number))
+    }
+}
+
+/// The checksum's register before so many zero bits went through it: a step of CRC-32 loses nothing.
+fn unshifted(mut register: u32, bits: u32) -> u32 {
+    const POLYNOMIAL: u32 = 0xEDB8_8320;
+    for _ in 0..bits {
+        let carried = register >> 31;
+        register = (register ^ (POLYNOMIAL * carried)) << 1 | carried;
+    }
+    register
+}
+
+/// The one word that leads from the checksum `before` it to the checksum `after` it.
+fn last_word(before: u32, after: u32) -> u32 {
+    !before ^ unshifted(!after, 32)
 }
 
 /// A frame's header, decoded.
@@ -280,6 +329,24 @@ mod tests {
             assert!(!verifies(&bytes, PayloadChecksum::of(b""), strange));
         }
         assert!(verifies(&bytes, PayloadChecksum::of(b""), seed));
+    }
+
+    #[test]
+    fn a_seed_is_solved_from_a_frame_and_names_its_segment() {
+        for id in [1, 7, 4_000_000, u64::from(u32::MAX)] {
+            let seed = Seed::of_segment(&UUID, id);
+            let header = Header { kind: Kind::Record, length: 5, ordinal: 3, lag: Lag::NONE };
+            let good = frame(header, b"stone", seed);
+            assert_eq!(Seed::of_frame(header_bytes(&good).unwrap(), PayloadChecksum::of(b"stone")), seed);
+            assert_eq!(seed.segment_id(&UUID), Some(id));
+            assert_eq!(Seed::of_manifest(&UUID, id).generation(&UUID), Some(id));
+            assert_ne!(seed.generation(&UUID), Some(id));
+        }
+        assert_ne!(
+            Seed::of_segment(&UUID, 1 << 32).segment_id(&UUID),
+            Some(1 << 32),
+            "beyond what is looked for"
+        );
     }
 
     #[test]

@@ -7,7 +7,10 @@
 //! docs/ARCHITECTURE.md draws the house, docs/GUARANTEES.md says what is promised.
 
 mod background;
+mod builder;
+pub mod carve;
 mod commit;
+mod directory;
 pub mod disk;
 mod error;
 pub mod frame;
@@ -29,6 +32,7 @@ pub mod recovery;
 pub mod repair;
 pub mod scan;
 mod segment;
+mod segment_writer;
 mod signal;
 mod stats;
 pub mod store;
@@ -38,6 +42,7 @@ mod table;
 mod ticket;
 mod writer;
 
+pub use builder::{Built, LogBuilder};
 pub use error::{Damage, Error, Result};
 
 pub use log::Log;

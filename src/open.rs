@@ -9,11 +9,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::commit::Core;
+use crate::directory::durable_directory;
 use crate::disk::{self, Disk, DiskLock, LockAttempt, OpenMode};
 use crate::error::{Error, Result};
 use crate::manifest::file::ManifestFile;
 use crate::manifest::{Reading, State};
-use crate::mutant::{self, Mutant};
 use crate::names;
 use crate::options::{DamagePolicy, Options, ReadMode};
 use crate::recovery::apply::{Applied, apply, make_room};
@@ -39,7 +39,7 @@ pub(crate) struct Opened {
 /// Opens for reading and writing.
 pub(crate) fn open(options: &Options, directory: &Path) -> Result<Opened> {
     let disk = options.disk.as_ref();
-    create_directory(disk, directory)?;
+    durable_directory(disk, directory)?;
     let lock_path = directory.join(names::LOCK);
     let held = match disk::retry_interrupted(|| disk.lock(&lock_path))
         .map_err(|error| Error::io_or_no_space("locking", &lock_path, 1, error))?
@@ -82,44 +82,6 @@ pub(crate) fn open_read_only(options: &Options, directory: &Path) -> Result<Open
     recovery::check_end(&findings, assessment.proven_end.max(state.front))?;
     let (core, recovery) = read_only(options, directory, &findings, "it was opened read-only")?;
     Ok(Opened { core, recovery, lock: None })
-}
-
-/// Creates the log directory and what leads to it. Until a log was begun there, every directory up
-/// to the root is made durable: an earlier attempt may have crashed between making and syncing one.
-fn create_directory(disk: &dyn Disk, directory: &Path) -> Result<()> {
-    let exists = |path: &Path| {
-        disk::retry_interrupted(|| disk.exists(path))
-            .map_err(|error| Error::io("looking for", path, None, error))
-    };
-    if exists(&directory.join(crate::manifest::FILE_NAME))? {
-        return Ok(());
-    }
-    let parent = match directory.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-        None => return Ok(()),
-    };
-    if !exists(directory)? {
-        if !exists(parent)? {
-            create_directory(disk, parent)?;
-        }
-        match disk::retry_interrupted(|| disk.create_dir(directory)) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(Error::io_or_no_space("creating", directory, 4096, error));
-            }
-            _ => {}
-        }
-    }
-    let ancestors = if mutant::on(Mutant::ParentUnsynced) { 0 } else { usize::MAX };
-    for ancestor in directory.ancestors().skip(1).take(ancestors) {
-        let ancestor = if ancestor.as_os_str().is_empty() { Path::new(".") } else { ancestor };
-        match disk::retry_interrupted(|| disk.sync_dir(ancestor)) {
-            // A directory that this process may not read was not made by it.
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && ancestor != parent => {}
-            synced => synced.map_err(|error| Error::io("syncing directory", ancestor, None, error))?,
-        }
-    }
-    Ok(())
 }
 
 fn place(options: &Options, directory: &Path, uuid: [u8; 16], writable: bool) -> Arc<Place> {

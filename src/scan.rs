@@ -17,15 +17,15 @@
 //! as there are bytes, payloads are verified from the checksums of the file's prefixes instead, which
 //! costs no more than the stride of these prefixes however long the payloads claim to be.
 
-mod prefix;
-mod window;
+pub(crate) mod prefix;
+pub(crate) mod window;
 
 use std::io;
 use std::ops::Range;
 
 use crate::frame::{self, HEADER_BYTES, Header, PayloadChecksum, Seed};
 use crate::mutant::{self, Mutant};
-use prefix::{Prefixes, shifted};
+use prefix::Prefixes;
 use window::{Ahead, Window};
 
 /// How many bytes are read at once.
@@ -37,7 +37,7 @@ pub const MOST_RUNS: usize = 1 << 16;
 pub const MOST_PREFIXES: u64 = 1 << 22;
 
 /// How many bytes are read at once where a look aside must not move the window.
-const PROBE_BYTES: usize = 64 << 10;
+pub(crate) const PROBE_BYTES: usize = 64 << 10;
 
 /// Bytes that can be scanned.
 pub trait Source {
@@ -395,7 +395,7 @@ impl<S: Source + ?Sized> Scanner<'_, S> {
     fn charge(&mut self, header: &Header) {
         self.credit = self.credit.saturating_sub(header.frame_bytes());
         if self.credit == 0 {
-            self.prefixes = Prefixes::build(&mut self.probe);
+            self.prefixes = Prefixes::build(&mut self.probe, 0..self.extent.end);
             self.hashed_bytes += self.extent.end;
         }
     }
@@ -406,10 +406,10 @@ impl<S: Source + ?Sized> Scanner<'_, S> {
         let end = start.saturating_add(u64::from(header.length));
         let checked = (|| {
             let prefixes = self.prefixes.as_ref()?;
-            let from = prefixes.until(&mut self.window, &mut self.probe, start)?;
-            let until = prefixes.until(&mut self.window, &mut self.probe, end)?;
-            self.hashed_bytes += start % prefixes.stride + end % prefixes.stride + HEADER_BYTES;
-            let payload = PayloadChecksum::from_value(until ^ shifted(from, u64::from(header.length)));
+            let length = u64::from(header.length);
+            let payload = prefixes.between(&mut self.window, &mut self.probe, start, length)?;
+            self.hashed_bytes += prefixes.cost(start, end) + HEADER_BYTES;
+            let payload = PayloadChecksum::from_value(payload);
             let window = if self.window.holds(position) { &mut self.window } else { &mut self.probe };
             Some(frame::verifies(&window.header_bytes(position)?, payload, self.extent.seed))
         })();
@@ -452,7 +452,7 @@ fn note_watermark(best: &mut Option<Watermark>, frame: Frame) {
     }
 }
 
-fn leading_zero_words(bytes: &[u8]) -> usize {
+pub(crate) fn leading_zero_words(bytes: &[u8]) -> usize {
     bytes.as_chunks::<8>().0.iter().take_while(|word| **word == [0; 8]).count()
 }
 

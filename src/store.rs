@@ -129,6 +129,14 @@ pub(crate) fn parse_base(bytes: &[u8], seed: Seed) -> Option<u64> {
     (holds && base <= names::MAX_STATED_OFFSET).then_some(base)
 }
 
+/// Reads a base sector of whatever store: the base, and the one seed with which its checksum holds. That seed is
+/// proven only by frames that have it too.
+pub(crate) fn parse_base_unseeded(bytes: &[u8]) -> Option<(u64, Seed)> {
+    let (body, checksum) = bytes.first_chunk::<BASE_BYTES>()?.split_last_chunk::<4>()?;
+    let seed = Seed::of_checksum(body, u32::from_le_bytes(*checksum));
+    parse_base(bytes, seed).map(|base| (base, seed))
+}
+
 fn base_checksum(body: &[u8], seed: Seed) -> u32 {
     let mut hasher = crc32fast::Hasher::new_with_initial(crc32fast::hash(body));
     hasher.update(&seed.value().to_le_bytes());

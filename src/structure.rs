@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::commit::{Core, lock};
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::manifest::edit::{MAX_META_BYTES, MAX_META_KEY_BYTES, MAX_META_VALUE_BYTES};
+use crate::manifest::edit::{check_meta_size, check_meta_total};
 use crate::manifest::file::{Failure, ManifestFile, remove_if_present};
 use crate::manifest::{Close, Edit, Seal};
 use crate::mutant::{self, Mutant};
@@ -297,21 +297,10 @@ impl Core {
 
     /// See [`Log::put_meta`](crate::Log::put_meta).
     pub(crate) fn put_meta(&self, key: &str, value: Option<&[u8]>) -> Result<()> {
-        let too_large = |what, bytes: usize, limit: usize| {
-            Err(Error::TooLarge { what, bytes: bytes as u64, limit: limit as u64 })
-        };
-        if key.len() > MAX_META_KEY_BYTES {
-            return too_large("metadata key", key.len(), MAX_META_KEY_BYTES);
-        }
-        if let Some(value) = value.filter(|value| value.len() > MAX_META_VALUE_BYTES) {
-            return too_large("metadata value", value.len(), MAX_META_VALUE_BYTES);
-        }
+        check_meta_size(key, value)?;
         let mut structure = self.changing()?;
-        let meta = &structure.state().meta;
-        let kept = meta.iter().filter(|(other, _)| *other != key).map(|(key, value)| key.len() + value.len());
-        let total = kept.sum::<usize>() + key.len() + value.map_or(0, <[u8]>::len);
-        if value.is_some() && total > MAX_META_BYTES {
-            return too_large("metadata", total, MAX_META_BYTES);
+        if value.is_some() {
+            check_meta_total(&structure.state().meta, key, value)?;
         }
         let edit = Edit::Meta { key: key.to_string(), value: value.map(<[u8]>::to_vec) };
         self.edit(&mut structure, vec![edit])

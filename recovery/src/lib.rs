@@ -22,6 +22,7 @@ mod looking;
 mod loose;
 mod opening;
 mod output;
+mod salvage;
 mod stat;
 
 use std::ffi::OsString;
@@ -70,6 +71,8 @@ enum Verb {
     Stat(stat::Arguments),
     /// Writes out records, or the frames that hold them.
     Dump(dump::Arguments),
+    /// Puts every intact record into a new healthy log; the source stays untouched.
+    Salvage(salvage::Arguments),
 }
 
 /// How a verb ended, where it could do its work.
@@ -157,6 +160,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, streams: Streams) -> u
         Verb::Check(arguments) => check::run(arguments, &mut output),
         Verb::Stat(arguments) => stat::run(arguments, &mut output),
         Verb::Dump(arguments) => dump::run(arguments, &mut output),
+        Verb::Salvage(arguments) => salvage::run(arguments, &mut output),
     };
     let outcome = outcome.and_then(|exit| output.flush().map(|()| exit).map_err(Failure::from));
     match outcome {

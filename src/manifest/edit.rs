@@ -7,8 +7,10 @@
 //! Why hand-written and not serde: the format is fixed and documented byte for byte, and an
 //! outsider must be able to read it from docs/FORMAT.md alone.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
+use crate::error::Error;
 use crate::names::{MAX_ID, MAX_STATED_OFFSET};
 
 /// The longest key of a [`Edit::Meta`], in bytes.
@@ -272,6 +274,29 @@ fn put(bytes: &mut Vec<u8>, numbers: &[u64]) {
     for number in numbers {
         bytes.extend(number.to_le_bytes());
     }
+}
+
+/// Refuses a named value that no edit can hold.
+pub(crate) fn check_meta_size(key: &str, value: Option<&[u8]>) -> Result<(), Error> {
+    within("metadata key", key.len(), MAX_META_KEY_BYTES)?;
+    within("metadata value", value.map_or(0, <[u8]>::len), MAX_META_VALUE_BYTES)
+}
+
+/// Refuses a named value that, beside those in `meta`, would be more than a log holds.
+pub(crate) fn check_meta_total(
+    meta: &BTreeMap<String, Vec<u8>>,
+    key: &str,
+    value: Option<&[u8]>,
+) -> Result<(), Error> {
+    let kept = meta.iter().filter(|(other, _)| *other != key).map(|(key, value)| key.len() + value.len());
+    within("metadata", kept.sum::<usize>() + key.len() + value.map_or(0, <[u8]>::len), MAX_META_BYTES)
+}
+
+fn within(what: &'static str, bytes: usize, limit: usize) -> Result<(), Error> {
+    if bytes <= limit {
+        return Ok(());
+    }
+    Err(Error::TooLarge { what, bytes: bytes as u64, limit: limit as u64 })
 }
 
 struct Fields<'a>(&'a [u8]);

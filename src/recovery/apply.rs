@@ -11,21 +11,19 @@ use std::sync::Arc;
 use super::plan::{Copy, CopyPiece, Moved, Plan};
 use crate::disk::{self, Disk, OpenMode};
 use crate::error::{Damage, Error, Result};
-use crate::frame::{self, HEADER_BYTES, HEADER_LENGTH, Header, Lag, PayloadChecksum, Seed};
+use crate::frame::{self, HEADER_BYTES, HEADER_LENGTH, PayloadChecksum, Seed};
 use crate::index::MemoryIndex;
 use crate::manifest::State;
 use crate::manifest::file::{Failure, ManifestFile, remove_if_present};
 use crate::mutant::{self, Mutant};
 use crate::names;
+use crate::segment_writer::SegmentWriter;
 use crate::store::{self, FIRST_FRAME, Origin, Store};
 
 /// At most this many files are kept in `quarantine/`; the oldest go first.
 pub(crate) const QUARANTINE_FILES: usize = 64;
 /// At most this many bytes are kept in `quarantine/`; the oldest go first.
 pub(crate) const QUARANTINE_BYTES: u64 = 1 << 30;
-
-/// Copied frames are written in pieces of this size.
-const COPY_BUFFER_BYTES: usize = 1 << 20;
 
 /// A copy, finished and durable.
 pub(crate) struct Copied {
@@ -147,116 +145,71 @@ fn fill_copy(
     copy: &Copy,
     fresh: Store,
 ) -> Result<Copied> {
-    let mut writer = CopyWriter {
-        fresh,
-        index: MemoryIndex::new(),
-        base: copy.base,
-        next: copy.base,
-        position: store::BASE_POSITION,
-        buffer: store::encode_base(copy.base, Seed::of_segment(uuid, copy.id)).to_vec(),
-    };
+    let mut writer = SegmentWriter::new(fresh, copy.base);
     for piece in &copy.pieces {
-        writer.copy_piece(disk, directory, uuid, piece)?;
+        copy_piece(&mut writer, disk, directory, uuid, piece)?;
     }
     writer.flush()?;
     if !mutant::on(Mutant::CopyUnsynced) {
-        writer.fresh.sync()?;
+        writer.sync()?;
     }
     disk::retry_interrupted(|| disk.sync_dir(target))
         .map_err(|error| Error::io("syncing directory", target, None, error))?;
-    writer.fresh.publish(writer.position);
-    Ok(Copied { store: writer.fresh, index: writer.index })
+    let (store, index) = writer.publish();
+    Ok(Copied { store, index })
 }
 
-struct CopyWriter {
-    fresh: Store,
-    index: MemoryIndex,
-    base: u64,
-    next: u64,
-    /// Where the buffer goes.
-    position: u64,
-    buffer: Vec<u8>,
-}
-
-impl CopyWriter {
-    fn copy_piece(
-        &mut self,
-        disk: &dyn Disk,
-        directory: &Path,
-        uuid: &[u8; 16],
-        piece: &CopyPiece,
-    ) -> Result<()> {
-        let path = directory.join(names::store(piece.id));
-        let file = disk::retry_interrupted(|| disk.open(&path, OpenMode::Read))
-            .map_err(|error| Error::io("opening", &path, None, error))?;
-        let seed = Seed::of_segment(uuid, piece.id);
-        let mut position = piece.positions.start;
-        let mut ordinal = piece.ordinals.start;
-        let mut payload = Vec::new();
-        while ordinal < piece.ordinals.end {
-            let read = |buffer: &mut [u8], at: u64| {
-                disk::read_exact_at(file.as_ref(), buffer, at)
-                    .map_err(|error| Error::io("reading", &path, Some(at), error))
-            };
-            let changed = || -> Error {
-                Damage {
-                    directory: directory.to_path_buf(),
-                    file: path.clone(),
-                    position: Some(position),
-                    offsets: None,
-                    what: "the bytes changed while they were being recovered".to_string(),
-                    proof: None,
-                }
-                .into()
-            };
-            let mut head = [0; HEADER_LENGTH];
-            read(&mut head, position)?;
-            let header =
-                frame::decode_header(&head).filter(|header| header.ordinal == ordinal).ok_or_else(changed)?;
-            let end = position.saturating_add(header.frame_bytes());
-            if end > piece.positions.end {
-                return Err(changed());
-            }
-            payload.resize(header.length as usize, 0);
-            read(&mut payload, position + HEADER_BYTES)?;
-            let checksum = PayloadChecksum::of(&payload);
-            if !frame::verifies(&head, checksum, seed) {
-                return Err(changed());
-            }
-            if header.kind.is_record() {
-                self.push(header.kind, &payload, checksum)?;
-                ordinal = ordinal.saturating_add(1);
-            }
-            position = end;
-        }
-        Ok(())
-    }
-
-    fn push(&mut self, kind: frame::Kind, payload: &[u8], checksum: PayloadChecksum) -> Result<()> {
-        let too_many =
-            |_| Error::TooLarge { what: "batch", bytes: self.next - self.base, limit: u64::from(u32::MAX) };
-        let header = Header {
-            kind,
-            length: u32::try_from(payload.len()).map_err(too_many)?,
-            ordinal: u32::try_from(self.next - self.base).map_err(too_many)?,
-            // No copied watermark may lie above the copy's base: until the copy is named, only the
-            // base is proven.
-            lag: Lag::between(self.next, self.base),
+fn copy_piece(
+    writer: &mut SegmentWriter,
+    disk: &dyn Disk,
+    directory: &Path,
+    uuid: &[u8; 16],
+    piece: &CopyPiece,
+) -> Result<()> {
+    let path = directory.join(names::store(piece.id));
+    let file = disk::retry_interrupted(|| disk.open(&path, OpenMode::Read))
+        .map_err(|error| Error::io("opening", &path, None, error))?;
+    let seed = Seed::of_segment(uuid, piece.id);
+    let mut position = piece.positions.start;
+    let mut ordinal = piece.ordinals.start;
+    let mut payload = Vec::new();
+    while ordinal < piece.ordinals.end {
+        let read = |buffer: &mut [u8], at: u64| {
+            disk::read_exact_at(file.as_ref(), buffer, at)
+                .map_err(|error| Error::io("reading", &path, Some(at), error))
         };
-        let _ = self.index.push(self.position + self.buffer.len() as u64); // Positions in a store always fit.
-        frame::push_frame(&mut self.buffer, &header, payload, checksum, self.fresh.seed());
-        self.next += 1;
-        if self.buffer.len() >= COPY_BUFFER_BYTES { self.flush() } else { Ok(()) }
+        let changed = || -> Error {
+            Damage {
+                directory: directory.to_path_buf(),
+                file: path.clone(),
+                position: Some(position),
+                offsets: None,
+                what: "the bytes changed while they were being recovered".to_string(),
+                proof: None,
+            }
+            .into()
+        };
+        let mut head = [0; HEADER_LENGTH];
+        read(&mut head, position)?;
+        let header =
+            frame::decode_header(&head).filter(|header| header.ordinal == ordinal).ok_or_else(changed)?;
+        let end = position.saturating_add(header.frame_bytes());
+        if end > piece.positions.end {
+            return Err(changed());
+        }
+        payload.resize(header.length as usize, 0);
+        read(&mut payload, position + HEADER_BYTES)?;
+        let checksum = PayloadChecksum::of(&payload);
+        if !frame::verifies(&head, checksum, seed) {
+            return Err(changed());
+        }
+        if header.kind.is_record() {
+            writer.push(header.kind, &payload, checksum)?;
+            ordinal = ordinal.saturating_add(1);
+        }
+        position = end;
     }
-
-    fn flush(&mut self) -> Result<()> {
-        let end = self.position + self.buffer.len() as u64;
-        self.fresh.reserve(end, end)?;
-        self.fresh.write(&self.buffer, self.position)?;
-        self.position = end.max(FIRST_FRAME);
-        self.buffer.clear();
-        Ok(())
-    }
+    Ok(())
 }
 
 /// Moves a store to `quarantine/`, with a file beside it that says why.

@@ -13,7 +13,7 @@ use super::verdict::{Assessment, Placed, Verdict};
 use crate::error::{Damage, Result};
 use crate::manifest::{self, Born, Reading, Seal, SegmentState, State};
 use crate::mutant::{self, Mutant};
-use crate::names::{self, MAX_STATED_OFFSET};
+use crate::names::{self, LARGEST_END};
 use crate::options::DamagePolicy;
 use crate::store::{FIRST_FRAME, Origin};
 
@@ -139,10 +139,6 @@ pub(crate) fn plan_with(findings: &Findings, policy: DamagePolicy, thrift: Thrif
     check_end(findings, plan.recovery.next_offset)?;
     Ok(Planned::Proceed(Box::new(plan)))
 }
-
-/// A log that ends beyond this is none that was ever written: none begins beyond half as much, and nobody
-/// appends the difference. Below it there is room for more records than anybody has.
-const LARGEST_END: u64 = MAX_STATED_OFFSET / 4 * 3;
 
 /// Refuses to open a log that ends there.
 pub(crate) fn check_end(findings: &Findings, end: u64) -> Result<()> {

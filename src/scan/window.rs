@@ -14,39 +14,39 @@ const MOST_UNREADABLE: usize = 1 << 12;
 
 /// Whether a window reads more than it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ahead {
+pub(crate) enum Ahead {
     Yes,
     No,
 }
 
 /// A piece of the source in memory.
-pub(super) struct Window<'a, S: Source + ?Sized> {
+pub(crate) struct Window<'a, S: Source + ?Sized> {
     source: &'a S,
-    pub(super) end: u64,
+    pub(crate) end: u64,
     size: usize,
     ahead: Ahead,
     start: u64,
     buffer: Vec<u8>,
-    pub(super) unreadable: Vec<Range<u64>>,
+    pub(crate) unreadable: Vec<Range<u64>>,
 }
 
 impl<'a, S: Source + ?Sized> Window<'a, S> {
-    pub(super) fn new(source: &'a S, end: u64, size: usize, ahead: Ahead) -> Window<'a, S> {
+    pub(crate) fn new(source: &'a S, end: u64, size: usize, ahead: Ahead) -> Window<'a, S> {
         Window { source, end, size, ahead, start: 0, buffer: Vec::new(), unreadable: Vec::new() }
     }
 
     /// Whether a header at `position` is in memory.
-    pub(super) fn holds(&self, position: u64) -> bool {
+    pub(crate) fn holds(&self, position: u64) -> bool {
         self.holds_all(position, HEADER_BYTES)
     }
 
-    pub(super) fn holds_all(&self, position: u64, length: u64) -> bool {
+    pub(crate) fn holds_all(&self, position: u64, length: u64) -> bool {
         let held = self.start + self.buffer.len() as u64;
         position >= self.start && position.checked_add(length).is_some_and(|end| end <= held)
     }
 
     /// Bytes from `position` on: at least one, at most a window's size; `None` at the end.
-    pub(super) fn bytes_from(&mut self, position: u64) -> Option<&[u8]> {
+    pub(crate) fn bytes_from(&mut self, position: u64) -> Option<&[u8]> {
         self.bytes(position, 1)?;
         let from = usize::try_from(position - self.start).ok()?;
         self.buffer.get(from..)
@@ -55,7 +55,7 @@ impl<'a, S: Source + ?Sized> Window<'a, S> {
     /// `length` bytes at `position` (at most a window's size), or `None` where they reach beyond
     /// the end.
     #[inline]
-    pub(super) fn bytes(&mut self, position: u64, length: usize) -> Option<&[u8]> {
+    pub(crate) fn bytes(&mut self, position: u64, length: usize) -> Option<&[u8]> {
         let end = position.checked_add(length as u64)?;
         if position < self.start || end > self.start + self.buffer.len() as u64 {
             if end > self.end || length > self.size {
@@ -91,12 +91,12 @@ impl<'a, S: Source + ?Sized> Window<'a, S> {
         }
     }
 
-    pub(super) fn header_bytes(&mut self, position: u64) -> Option<[u8; frame::HEADER_LENGTH]> {
+    pub(crate) fn header_bytes(&mut self, position: u64) -> Option<[u8; frame::HEADER_LENGTH]> {
         frame::header_bytes(self.bytes(position, frame::HEADER_LENGTH)?).copied()
     }
 
     #[inline]
-    pub(super) fn header(&mut self, position: u64) -> Result<Header, Defect> {
+    pub(crate) fn header(&mut self, position: u64) -> Result<Header, Defect> {
         let end = self.end;
         let Some(bytes) = self.bytes(position, frame::HEADER_LENGTH) else { return Err(Defect::Nothing) };
         let header = frame::header_bytes(bytes).and_then(frame::decode_header);
@@ -112,7 +112,7 @@ impl<'a, S: Source + ?Sized> Window<'a, S> {
 
     /// Checks the checksum of the frame at `position`, whose bounds were checked.
     #[inline]
-    pub(super) fn verify(&mut self, position: u64, header: &Header, seed: Seed) -> Result<(), Defect> {
+    pub(crate) fn verify(&mut self, position: u64, header: &Header, seed: Seed) -> Result<(), Defect> {
         let whole = frame::HEADER_LENGTH + header.length as usize;
         if whole <= self.size {
             let bytes = self.bytes(position, whole).ok_or(Defect::LengthBeyondEnd)?;
@@ -130,12 +130,12 @@ impl<'a, S: Source + ?Sized> Window<'a, S> {
         if frame::verifies(&bytes, checksum, seed) { Ok(()) } else { Err(Defect::Checksum) }
     }
 
-    pub(super) fn checksum(&mut self, start: u64, length: u64) -> Option<PayloadChecksum> {
+    pub(crate) fn checksum(&mut self, start: u64, length: u64) -> Option<PayloadChecksum> {
         self.checksum_from(0, start, length).map(PayloadChecksum::from_value)
     }
 
     /// Continues `checksum` over `length` bytes at `start`, piece by piece.
-    pub(super) fn checksum_from(&mut self, checksum: u32, start: u64, length: u64) -> Option<u32> {
+    pub(crate) fn checksum_from(&mut self, checksum: u32, start: u64, length: u64) -> Option<u32> {
         let mut hasher = crc32fast::Hasher::new_with_initial(checksum);
         let mut done = 0;
         while done < length {
