@@ -14,6 +14,7 @@
 //! what it takes. It is no interface to build on; that is the `stonelog` crate.
 
 mod check;
+mod demo;
 mod dump;
 mod finding;
 mod lock;
@@ -67,6 +68,8 @@ enum Verb {
     Stat(stat::Arguments),
     /// Writes out records, or the frames that hold them.
     Dump(dump::Arguments),
+    /// Makes a small log with one kind of damage, to practise on.
+    Demo(demo::Arguments),
 }
 
 /// How a verb ended, where it could do its work.
@@ -154,6 +157,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, streams: Streams) -> u
         Verb::Check(arguments) => check::run(arguments, &mut output),
         Verb::Stat(arguments) => stat::run(arguments, &mut output),
         Verb::Dump(arguments) => dump::run(arguments, &mut output),
+        Verb::Demo(arguments) => demo::run(arguments, &mut output),
     };
     let outcome = outcome.and_then(|exit| output.flush().map(|()| exit).map_err(Failure::from));
     match outcome {
