@@ -1,7 +1,7 @@
 //! `check`: reads every byte of a log, and says all that is not what was written.
 //!
 //! It owns what is read and when, and how the result is shown. The look itself is
-//! `stonelog::recovery::inspect`, the findings are [`finding`]'s. Invariants: it never stops at the
+//! `stonelog::recovery::inspect`, the findings are [`lister`]'s. Invariants: it never stops at the
 //! first finding; the exit code is 4 exactly where there is a damage.
 //!
 //! Why it looks twice: as deep as it goes, for the findings, and then as an opening would, to tell
@@ -23,9 +23,12 @@ use stonelog::recovery::{Depth, Findings, SegmentFindings, StoreFindings, inspec
 use stonelog::scan::{self, Extent, Outcome};
 use stonelog::store::FIRST_FRAME;
 
-use crate::finding::{self, Code, Finding, LooseStore, Opening, Seen, Severity};
+use crate::finding::{self, Code, Finding, Severity};
+use crate::lister::{self, Seen};
 use crate::lock::{self, Holder};
 use crate::looking::{LookingDisk, StoreSource};
+use crate::loose::LooseStore;
+use crate::opening::Opening;
 use crate::output::{self, BAD, FAINT, GOOD, ODD, Output, SCHEMA_VERSION, STRONG, Span, styled};
 use crate::{Exit, Failure};
 
@@ -118,7 +121,7 @@ fn look(directory: &Path, progress: bool) -> Result<Report, Failure> {
     };
     meter.end();
     let seen = Seen { findings: &findings, loose: &loose, opening: &opening, holder, changed };
-    let list = finding::list(&seen);
+    let list = lister::list(&seen);
     let lost = finding::unreadable(&list);
     let records =
         intact(&findings).saturating_add(loose.iter().filter_map(|l| l.scan.as_ref()).map(in_runs).sum());

@@ -1,31 +1,21 @@
-//! From what the library saw to what an operator is told: pure, a list out of findings.
+//! A finding: one thing that an operator should know, as data.
 //!
-//! It owns the codes, which never change their meaning once released, their severities, and the
-//! words: what is wrong, how that is known, what to do. It does not judge: whether something is
-//! damage, a tear or nothing is `stonelog::recovery`'s word (`verdict` for the log's end, `plan` for
-//! what the next opening does), and every finding here says the same in an operator's terms. It
-//! reads no file; what had to be read beyond an inspection comes in as data ([`Seen`]).
+//! It owns the codes, which never change their meaning once released, and their severities. It does
+//! not know how anything is found out (`lister` makes findings out of an inspection), nor how a
+//! finding is shown.
 //!
-//! Invariants: the first letter of a code is its severity; a damage names the file, and the
-//! position and the records where those are known; every damage of the library's list is in this
-//! one; findings are ordered by severity, then by place in the log.
+//! Invariants: the first letter of a code is its severity; every defect of a frame has a code that
+//! is damage.
 //!
-//! Why typed codes, and not the library's sentences: scripts and the documents of later verbs
+//! Why typed codes, and not the library's sentences: scripts and the documents of other verbs
 //! (plan, repair, explain) refer to them.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use stonelog::manifest::{self, OffsetRanges, Reading, State};
-use stonelog::recovery::verdict::{Assessment, DamageFound, DamageKind, Proof};
-use stonelog::recovery::{Findings, Planned, Recovery, SegmentFindings, StoreFindings, plan};
-use stonelog::scan::{Defect, Outcome};
-use stonelog::store::{BASE_POSITION, FIRST_FRAME};
-use stonelog::{DamagePolicy, Error, names};
-
-use crate::lock::Holder;
-use crate::output::{self, records};
+use stonelog::manifest::OffsetRanges;
+use stonelog::names;
+use stonelog::scan::Defect;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -108,7 +98,8 @@ impl Code {
         }
     }
 
-    const fn of_defect(defect: Defect) -> Code {
+    /// The code of a frame that is not one.
+    pub(crate) const fn of_defect(defect: Defect) -> Code {
         match defect {
             Defect::Nothing => Code::FrameZeros,
             Defect::NoHeader | Defect::LengthBeyondEnd => Code::FrameHeader,
@@ -142,7 +133,8 @@ pub(crate) struct Finding {
 }
 
 impl Finding {
-    fn new(code: Code, what: impl Into<String>, next: impl Into<String>) -> Finding {
+    /// A finding about nothing in particular yet.
+    pub(crate) fn new(code: Code, what: impl Into<String>, next: impl Into<String>) -> Finding {
         Finding {
             code,
             file: None,
@@ -156,185 +148,37 @@ impl Finding {
         }
     }
 
-    fn in_store(mut self, id: u64) -> Finding {
+    pub(crate) fn in_store(mut self, id: u64) -> Finding {
         self.file = Some(names::store(id));
         self.segment = Some(id);
         self
     }
 
-    fn in_file(mut self, name: impl Into<String>) -> Finding {
+    pub(crate) fn in_file(mut self, name: impl Into<String>) -> Finding {
         self.file = Some(name.into());
         self
     }
 
-    fn at(mut self, start: u64, end: Option<u64>) -> Finding {
+    pub(crate) fn at(mut self, start: u64, end: Option<u64>) -> Finding {
         self.position = Some(start);
         self.position_end = end.filter(|end| *end > start);
         self
     }
 
-    fn about(mut self, offsets: Option<Range<u64>>) -> Finding {
+    pub(crate) fn about(mut self, offsets: Option<Range<u64>>) -> Finding {
         self.offsets = offsets;
         self
     }
 
-    fn proven(mut self, proof: impl Into<String>) -> Finding {
+    pub(crate) fn proven(mut self, proof: impl Into<String>) -> Finding {
         self.proof = Some(proof.into());
         self
     }
 
-    fn is_damage(&self) -> bool {
+    pub(crate) fn is_damage(&self) -> bool {
         self.code.severity() == Severity::Damage
     }
 }
-
-/// A store that was looked at by itself, since no manifest says what it is part of.
-#[derive(Debug, Clone)]
-pub(crate) struct LooseStore {
-    pub(crate) id: u64,
-    pub(crate) store: StoreFindings,
-    /// What its frames say; none where nothing tells the log's identity, which checksums need.
-    pub(crate) scan: Option<Outcome>,
-}
-
-/// What a look at a directory gave.
-#[derive(Debug)]
-pub(crate) struct Seen<'a> {
-    /// The inspection.
-    pub(crate) findings: &'a Findings,
-    /// The stores, where there is no manifest to go by.
-    pub(crate) loose: &'a [LooseStore],
-    /// What the next opening would do.
-    pub(crate) opening: &'a Opening,
-    /// Who has the log open for writing.
-    pub(crate) holder: Option<Holder>,
-    /// The log changed between two looks, so that this one may show what never was at one time.
-    pub(crate) changed: bool,
-}
-
-impl Seen<'_> {
-    /// Somebody writes: what is unfinished is in flight, not left over.
-    fn is_live(&self) -> bool {
-        self.holder.is_some() || self.changed
-    }
-}
-
-/// What opening the log for writing would do, by the library's own plan.
-#[derive(Debug, Clone)]
-pub(crate) enum Opening {
-    /// It begins a new log.
-    Begins,
-    /// It opens; what it finds and does.
-    Opens(Box<Recovery>),
-    /// It refuses, unless asked to serve what is left; then it opens all the same.
-    OnlyServing(Box<Recovery>),
-    /// It refuses, unless asked to serve; then it serves reads only.
-    ReadsOnly,
-    /// It refuses in any case.
-    Refuses(Box<stonelog::Damage>),
-    /// Nobody can tell.
-    Unknown,
-}
-
-impl Opening {
-    /// Asks the library's plan, for findings as deep as an opening's.
-    pub(crate) fn of(findings: &Findings) -> Opening {
-        let default = plan(findings, DamagePolicy::Refuse);
-        match (default, plan(findings, DamagePolicy::Serve)) {
-            (Ok(Planned::Begin), _) => Opening::Begins,
-            (Ok(Planned::Proceed(plan)), _) => Opening::Opens(Box::new(plan.recovery)),
-            (_, Ok(Planned::Proceed(plan))) => Opening::OnlyServing(Box::new(plan.recovery)),
-            (_, Ok(Planned::ReadsOnly(_))) => Opening::ReadsOnly,
-            (_, Err(Error::Damaged(damage))) => Opening::Refuses(damage),
-            _ => Opening::Unknown,
-        }
-    }
-
-    fn recovery(&self) -> Option<&Recovery> {
-        match self {
-            Opening::Opens(recovery) | Opening::OnlyServing(recovery) => Some(recovery),
-            _ => None,
-        }
-    }
-
-    /// One word for JSON.
-    pub(crate) const fn word(&self) -> &'static str {
-        match self {
-            Opening::Begins => "begins",
-            Opening::Opens(_) => "opens",
-            Opening::OnlyServing(_) => "serve-only",
-            Opening::ReadsOnly => "serve-reads-only",
-            Opening::Refuses(_) => "refuses",
-            Opening::Unknown => "unknown",
-        }
-    }
-
-    /// A sentence for people.
-    pub(crate) fn describe(&self) -> String {
-        match self {
-            Opening::Begins => "the next opening begins a new log".to_string(),
-            Opening::Opens(recovery) => {
-                format!("the next opening goes on at offset {}{}", recovery.next_offset, deeds(recovery))
-            }
-            Opening::OnlyServing(_) => {
-                "the next opening refuses, unless Options::on_damage(DamagePolicy::Serve) asks it to serve \
-                 every other record"
-                    .to_string()
-            }
-            Opening::ReadsOnly => {
-                "the next opening refuses; with DamagePolicy::Serve it serves reads only, since \
-                                   nobody can tell which offset comes next"
-                    .to_string()
-            }
-            Opening::Refuses(_) => "the next opening refuses, under either DamagePolicy".to_string(),
-            Opening::Unknown => "what the next opening does cannot be told".to_string(),
-        }
-    }
-}
-
-/// What a recovery will do besides going on, in words that follow the offset.
-fn deeds(recovery: &Recovery) -> String {
-    let mut words = String::new();
-    if !recovery.copied.is_empty() {
-        words += &format!(", {} copied into a fresh segment", records(&recovery.copied));
-    }
-    for cut in &recovery.cut {
-        let bytes = output::bytes(cut.positions.end.saturating_sub(cut.positions.start));
-        let kept = if cut.quarantined { "in quarantine/" } else { "beyond its seal" };
-        words += &format!(", {bytes} of {} cut and kept {kept}", cut.file);
-    }
-    words
-}
-
-/// All there is to tell, worst first, then in the order of the log.
-pub(crate) fn list(seen: &Seen<'_>) -> Vec<Finding> {
-    let mut lister =
-        Lister { seen, directory: &seen.findings.directory, found: Vec::new(), short: BTreeMap::new() };
-    lister.manifest();
-    if let (Reading::Whole { state, .. }, Some(assessment)) =
-        (&seen.findings.manifest, &seen.findings.assessment)
-    {
-        for damage in &assessment.damage {
-            lister.damage(damage, assessment);
-        }
-        lister.bases(state, assessment);
-        lister.declared(state);
-        lister.tails(state, assessment);
-        lister.indexes(state);
-        lister.unnamed(state);
-        lister.end(state, assessment);
-        for offsets in state.lost.iter() {
-            let what = format!("a repair declared {} lost: reading one gives Error::Lost", records(&offsets));
-            lister.found.push(Finding::new(Code::Lost, what, NOTHING).about(Some(offsets)));
-        }
-    }
-    lister.loose();
-    lister.names();
-    let mut found = lister.found;
-    found.sort_by_key(|finding| finding.code.severity());
-    found
-}
-
 /// The records that cannot be read, by what `findings` say.
 pub(crate) fn unreadable(findings: &[Finding]) -> OffsetRanges {
     let mut ranges = OffsetRanges::default();
@@ -345,556 +189,10 @@ pub(crate) fn unreadable(findings: &[Finding]) -> OffsetRanges {
     }
     ranges
 }
-
-const NOTHING: &str = "nothing";
-
-struct Lister<'a> {
-    seen: &'a Seen<'a>,
-    directory: &'a Path,
-    found: Vec<Finding>,
-    /// Where in `found` the stores are that are too short, by segment.
-    short: BTreeMap<u64, usize>,
-}
-
-impl Lister<'_> {
-    /// What to do about records that are gone.
-    fn keep_the_rest(&self) -> String {
-        format!(
-            "copy the directory elsewhere before anything is changed; what can be read: log-repair dump {}",
-            self.directory.display()
-        )
-    }
-
-    fn look_at_frames(&self) -> String {
-        format!(
-            "copy the directory elsewhere before anything is changed; what the stores hold: log-repair dump {} --frames",
-            self.directory.display()
-        )
-    }
-
-    fn manifest(&mut self) {
-        let name = manifest::FILE_NAME;
-        match &self.seen.findings.manifest {
-            Reading::Damaged(damage) => {
-                let finding = Finding::new(Code::Manifest, &damage.what, self.look_at_frames()).in_file(name);
-                let mut finding = match damage.position {
-                    Some(position) => finding.at(position, None),
-                    None => finding,
-                };
-                finding.proof = damage.proof.clone();
-                self.found.push(finding);
-            }
-            Reading::Absent => {
-                let listing = &self.seen.findings.listing;
-                let stores = listing.stores.keys().map(|id| names::store(*id));
-                let evidence = stores.chain(listing.indexes.keys().map(|id| names::index(*id)));
-                let evidence =
-                    evidence.chain(listing.quarantined.iter().map(|name| format!("quarantine/{name}")));
-                match evidence.into_iter().next() {
-                    Some(file) => {
-                        let next = "look for MANIFEST where this directory was copied or restored from; ".to_string()
-                            + &self.look_at_frames();
-                        self.found.push(
-                            Finding::new(Code::ManifestMissing, "there is no MANIFEST, though a log was here", next)
-                                .in_file(name)
-                                .proven(format!("{file} is there; the MANIFEST is durable before any such file")),
-                        );
-                    }
-                    None => self.found.push(Finding::new(
-                        Code::Unfinished,
-                        "there is no MANIFEST and no store: a crash during the very first opening leaves that",
-                        "nothing, where no log was ever used here: the next opening begins one. Otherwise all its \
-                         files are gone: do not open it, look for them",
-                    )),
-                }
-            }
-            Reading::Whole { tail: manifest::Tail::Torn(range), state, .. } if !self.seen.is_live() => {
-                let what = match state.closed {
-                    Some(_) => "bytes behind the Close, which is the last edit: no crash leaves that",
-                    None => "an edit was being written when the log ended: it was never acknowledged",
-                };
-                self.found.push(
-                    Finding::new(
-                        Code::ManifestTorn,
-                        what,
-                        "nothing: the next opening writes a fresh MANIFEST without it",
-                    )
-                    .in_file(name)
-                    .at(range.start, Some(range.end)),
-                );
-            }
-            Reading::Whole { .. } => {}
-        }
-        if let (Reading::Whole { .. }, Opening::Refuses(damage)) =
-            (&self.seen.findings.manifest, self.seen.opening)
-        {
-            let mut finding =
-                Finding::new(Code::ManifestEdit, &damage.what, self.look_at_frames()).in_file(name);
-            finding.proof = damage.proof.clone();
-            self.found.push(finding);
-        }
-    }
-
-    fn segment(&self, id: u64) -> Option<&SegmentFindings> {
-        let segments = &self.seen.findings.segments;
-        segments.get(segments.binary_search_by_key(&id, |segment| segment.id).ok()?)
-    }
-
-    /// Says one damage of the library's list in an operator's terms.
-    fn damage(&mut self, damage: &DamageFound, assessment: &Assessment) {
-        let id = damage.id;
-        let segment = self.segment(id);
-        let seal = segment.and_then(|segment| segment.state.seal);
-        let proven_end = match seal {
-            Some(seal) => Proof::Seal { id }.describe(seal.next_offset),
-            None => assessment.proof.describe(assessment.proven_end),
-        };
-        let new = |code, next: String| {
-            Finding::new(code, &damage.what, next).in_store(id).about(damage.offsets.clone())
-        };
-        let named = format!("the MANIFEST names segment {id:x}, and a store is durable before it is named");
-        let finding = match damage.kind {
-            DamageKind::StoreMissing => {
-                let name = names::store(id);
-                let next = if self.seen.findings.listing.quarantined.contains(&name) {
-                    format!(
-                        "a file of this name is in quarantine/: see {name}.json beside it for why; {}",
-                        self.keep_the_rest()
-                    )
-                } else {
-                    format!(
-                        "look for {name} (a backup, lost+found, a mount that is missing); {}",
-                        self.keep_the_rest()
-                    )
-                };
-                new(Code::SegmentMissing, next).proven(named)
-            }
-            DamageKind::StoreUnreadable => {
-                let why = match segment.map(|segment| &segment.store) {
-                    Some(StoreFindings::Unreadable { why }) => format!("{}: {why}", damage.what),
-                    _ => damage.what.clone(),
-                };
-                let next =
-                    format!("look into the system's log for what the disk says; {}", self.keep_the_rest());
-                Finding { what: why, ..new(Code::Unreadable, next).proven(named) }
-            }
-            DamageKind::StoreShort => new(Code::SegmentShort, self.keep_the_rest()).proven(proven_end),
-            DamageKind::Head => {
-                let proof = "the head is durable before the store is named in the MANIFEST";
-                new(Code::Head, self.keep_the_rest()).at(0, Some(BASE_POSITION)).proven(proof)
-            }
-            DamageKind::Base => new(Code::Base, self.keep_the_rest()).proven(proven_end),
-            DamageKind::Frames(defect) => {
-                let position = damage.position.unwrap_or(FIRST_FRAME);
-                let end = segment.and_then(|segment| gap_end(segment, position));
-                // A short file's missing end is told once, with the file's length.
-                let short = self.short.get(&id).and_then(|place| self.found.get_mut(*place));
-                if let (Some(short), Some(seal)) = (short, seal)
-                    && damage.offsets.as_ref().is_some_and(|offsets| offsets.end == seal.next_offset)
-                {
-                    short.offsets = damage.offsets.clone();
-                    return;
-                }
-                let code = defect.map_or(Code::FrameHeader, Code::of_defect);
-                let finding = new(code, self.keep_the_rest()).at(position, end).proven(proven_end);
-                match defect {
-                    Some(defect) => Finding { what: defect.describe().to_string(), ..finding },
-                    None => finding,
-                }
-            }
-            DamageKind::NoStore => {
-                // The records of a missing store are told with it.
-                let gone = |f: &&mut Finding| f.code == Code::SegmentMissing && f.offsets.is_none();
-                if let Some(missing) = self.found.iter_mut().find(gone) {
-                    missing.offsets = damage.offsets.clone();
-                    return;
-                }
-                let finding = new(Code::Gap, self.keep_the_rest()).proven(proven_end);
-                Finding { file: None, segment: None, ..finding }
-            }
-            DamageKind::Unreadable => return self.unreadable_ranges(id, damage, &proven_end),
-            _ => new(Code::FrameHeader, self.keep_the_rest()).proven(proven_end),
-        };
-        let finding = match damage.position {
-            Some(position) if finding.position.is_none() => finding.at(position, None),
-            _ => finding,
-        };
-        if finding.code == Code::SegmentShort {
-            self.short.entry(id).or_insert(self.found.len());
-        }
-        self.found.push(finding);
-    }
-
-    /// One finding for each range that the disk could not read and that no missing record tells of.
-    fn unreadable_ranges(&mut self, id: u64, damage: &DamageFound, proven_end: &str) {
-        let next = format!("look into the system's log for what the disk says; {}", self.keep_the_rest());
-        let ranges =
-            self.segment(id).and_then(|segment| segment.scan.as_ref()).map(|scan| scan.unreadable.clone());
-        for range in ranges.unwrap_or_default() {
-            let told = self.found.iter().any(|finding| {
-                finding.segment == Some(id)
-                    && finding.position.is_some_and(|start| start <= range.start)
-                    && finding.position_end.is_some_and(|end| range.start < end)
-            });
-            if !told {
-                self.found.push(
-                    Finding::new(Code::Unreadable, &damage.what, &next)
-                        .in_store(id)
-                        .at(range.start, Some(range.end))
-                        .proven(proven_end),
-                );
-            }
-        }
-    }
-
-    /// Base sectors that are gone although frames behind them were proven durable: both were written
-    /// at once. No record is lost by it as long as the manifest lives.
-    fn bases(&mut self, state: &State, assessment: &Assessment) {
-        for segment in &self.seen.findings.segments {
-            let StoreFindings::Present { head: Some(head), base: written, .. } = &segment.store else {
-                continue;
-            };
-            let Some(base) = segment.base.filter(|_| head.id == segment.id && head.uuid == state.uuid) else {
-                continue;
-            };
-            let proven = segment.state.seal.map_or(assessment.proven_end, |seal| seal.next_offset);
-            let what = match written {
-                None if proven > base => "its base sector is not what was written".to_string(),
-                Some(written) if *written != base && segment.state.seal.is_some() => {
-                    format!("its base sector says {written}, the MANIFEST says {base}")
-                }
-                _ => continue,
-            };
-            let next = format!(
-                "no record is lost by this as long as the MANIFEST lives, but this disk changed bytes: {}",
-                self.keep_the_rest()
-            );
-            let proof =
-                format!("frames that were written with it are proven durable: the segment begins at {base}");
-            self.found.push(
-                Finding::new(Code::Base, what, next)
-                    .in_store(segment.id)
-                    .at(BASE_POSITION, Some(FIRST_FRAME))
-                    .proven(proof),
-            );
-        }
-    }
-
-    /// Records that an earlier opening declared damaged, as far as nothing above told of them.
-    fn declared(&mut self, state: &State) {
-        let told = unreadable(&self.found);
-        let mut left = state.damaged.clone();
-        for range in told.iter() {
-            left.remove(range);
-        }
-        // The last segment that begins at or before an offset, for offsets that ascend.
-        let mut later: Vec<(u64, u64)> = Vec::new();
-        for segment in self.seen.findings.segments.iter().rev() {
-            let Some(base) = segment.base else { continue };
-            if later.last().is_none_or(|(lowest, _)| base < *lowest) {
-                later.push((base, segment.id));
-            }
-        }
-        for offsets in left.iter() {
-            let holder = later.get(later.partition_point(|(base, _)| *base > offsets.start));
-            let what = format!(
-                "an earlier opening, told to serve all the same, found {} damaged",
-                records(&offsets)
-            );
-            let finding = Finding::new(Code::Declared, what, self.keep_the_rest())
-                .proven("the MANIFEST holds a Damaged edit, and no Lost one that settles it");
-            let finding = match holder {
-                Some((_, id)) => finding.in_store(*id),
-                None => finding.in_file(manifest::FILE_NAME),
-            };
-            self.found.push(finding.about(Some(offsets)));
-        }
-    }
-
-    /// What lies behind the end of an unsealed store.
-    fn tails(&mut self, state: &State, assessment: &Assessment) {
-        if self.seen.is_live() {
-            // Unfinished, not left over: somebody is writing it.
-            return;
-        }
-        let damaged =
-            |id: u64| self.found.iter().any(|finding| finding.is_damage() && finding.segment == Some(id));
-        let unplaced = assessment
-            .unplaced
-            .iter()
-            .filter_map(|id| Some((*id, self.segment(*id)?.scan.as_ref()?.tail.clone()?)));
-        let placed = assessment.placed.iter().filter_map(|place| Some((place.id, place.tail.clone()?)));
-        let tails: Vec<_> = placed.chain(unplaced).filter(|(id, _)| !damaged(*id)).collect();
-        for (id, tail) in tails {
-            let finding = match state.closed {
-                None => self.torn(id, assessment),
-                Some(close) => stray(close.next_offset),
-            };
-            self.found.push(finding.in_store(id).at(tail.start, Some(tail.end)));
-        }
-        if let Some(close) = state.closed
-            && assessment.valid_end > close.next_offset.max(state.front)
-            && let Some(place) = assessment.placed.last()
-        {
-            let beyond = close.next_offset..assessment.valid_end;
-            self.found
-                .push(stray(close.next_offset).in_store(place.id).at(close.length, None).about(Some(beyond)));
-        }
-    }
-
-    fn torn(&self, id: u64, assessment: &Assessment) -> Finding {
-        let name = names::store(id);
-        let cut = self
-            .seen
-            .opening
-            .recovery()
-            .and_then(|recovery| recovery.cut.iter().find(|cut| cut.file == name));
-        let next = match cut {
-            Some(cut) if cut.quarantined => {
-                "nothing: the next opening cuts it, and keeps the file in quarantine/".to_string()
-            }
-            Some(_) => "nothing: the next opening seals the store before it; the bytes stay where they are"
-                .to_string(),
-            None => "nothing: the next opening cuts it".to_string(),
-        };
-        Finding::new(
-            Code::TailTorn,
-            "bytes of a write that never finished: nothing says that they were acknowledged",
-            next,
-        )
-        .proven(format!(
-            "{}, whole records reach to {}; no frame behind these bytes attests more",
-            assessment.proof.describe(assessment.proven_end),
-            assessment.valid_end
-        ))
-    }
-
-    fn indexes(&mut self, state: &State) {
-        let listing = &self.seen.findings.listing;
-        for segment in self.seen.findings.segments.iter() {
-            let Some(defect) = &segment.index_defect else { continue };
-            let missing = !listing.indexes.contains_key(&segment.id);
-            if missing && self.seen.is_live() {
-                continue;
-            }
-            let (code, what) = if missing {
-                (Code::IndexMissing, "it is not there".to_string())
-            } else {
-                (Code::Index, defect.clone())
-            };
-            let mut finding = Finding::new(
-                code,
-                what,
-                "nothing: an index is derived from its store, and built anew when a record is read",
-            )
-            .in_file(names::index(segment.id));
-            finding.segment = Some(segment.id);
-            self.found.push(finding);
-        }
-        if self.seen.is_live() {
-            return;
-        }
-        for id in listing.indexes.keys().filter(|id| !state.segments.contains_key(id)) {
-            let what = "the index of a segment that is no part of the log";
-            let next = "nothing: the next opening removes it";
-            self.found.push(Finding::new(Code::Unnamed, what, next).in_file(names::index(*id)));
-        }
-    }
-
-    fn unnamed(&mut self, state: &State) {
-        if self.seen.is_live() {
-            // Prepared, and about to be named.
-            return;
-        }
-        let refuses = matches!(self.seen.opening, Opening::Refuses(_));
-        for store in &self.seen.findings.unnamed {
-            let what = if state.quarantined.contains(&store.id) {
-                "a recovery let go of it, and was interrupted before it was moved to quarantine/"
-            } else if store.id <= state.last_id {
-                "a segment that was dropped, by a change that was interrupted before its file went"
-            } else if store.has_frames {
-                "a store above every id of the MANIFEST, with frames"
-            } else {
-                "a store that was being prepared, and was never used"
-            };
-            let next = match () {
-                () if refuses && store.id > state.last_id => self.look_at_frames(),
-                () if state.quarantined.contains(&store.id) => {
-                    "nothing: the next opening moves it".to_string()
-                }
-                () => "nothing: the next opening removes it".to_string(),
-            };
-            self.found.push(Finding::new(Code::Unnamed, what, next).in_store(store.id));
-        }
-        for name in self.seen.findings.listing.temporary.iter().filter(|name| *name != manifest::NEXT_NAME) {
-            let next = "nothing: the next opening removes it";
-            self.found
-                .push(Finding::new(Code::Unnamed, "an index that was never finished", next).in_file(name));
-        }
-    }
-
-    /// How the log ended, or that it has not.
-    fn end(&mut self, state: &State, assessment: &Assessment) {
-        if let Some(holder) = self.seen.holder {
-            let who = holder.pid.map_or("a program".to_string(), |pid| format!("process {pid}"));
-            self.found.push(Finding::new(
-                Code::InUse,
-                format!("{who} has the log open for writing: this is advisory, as of one moment"),
-                "for a final word, close the log there and check again",
-            ));
-        }
-        if self.seen.changed {
-            self.found.push(Finding::new(
-                Code::Changed,
-                "the log changed while it was read: this is advisory, what looks damaged may have been in flight",
-                "check again, once nothing writes to it",
-            ));
-        }
-        if state.closed.is_none() && !self.seen.is_live() {
-            let beyond = assessment.valid_end.saturating_sub(assessment.proven_end);
-            let mut what =
-                "the log ended without a close: a crash, a kill, or a handle that was never closed"
-                    .to_string();
-            if beyond > 0 {
-                what += &format!("; {} whole, not proven acknowledged", output::count(beyond, "record"));
-            }
-            let next = match self.seen.opening {
-                Opening::Opens(_) => format!("nothing: {}", self.seen.opening.describe()),
-                _ => "see the damage".to_string(),
-            };
-            let finding = Finding::new(Code::Unclean, what, next)
-                .proven(assessment.proof.describe(assessment.proven_end));
-            let range = assessment.proven_end..assessment.valid_end;
-            self.found.push(finding.about((beyond > 0).then_some(range)));
-        }
-    }
-
-    /// Stores without a manifest: what they say by themselves.
-    fn loose(&mut self) {
-        for loose in self.seen.loose {
-            let head = loose.store.head();
-            if head.is_none_or(|head| head.id != loose.id) {
-                let what = match &loose.store {
-                    StoreFindings::Unreadable { why } => format!("the store cannot be read: {why}"),
-                    _ if loose.scan.is_none() => {
-                        "the store's head is not what was written, and no other tells which log this is"
-                            .to_string()
-                    }
-                    _ => "the store's head is not what was written, or another store's".to_string(),
-                };
-                let code = if matches!(loose.store, StoreFindings::Unreadable { .. }) {
-                    Code::Unreadable
-                } else {
-                    Code::Head
-                };
-                let finding = Finding::new(code, what, self.look_at_frames()).in_store(loose.id);
-                self.found.push(finding.at(0, Some(BASE_POSITION)));
-            }
-            let Some(scan) = &loose.scan else { continue };
-            let base = loose.store.base();
-            let mut before = (0u32, FIRST_FRAME, scan.broken.map(|broken| broken.defect));
-            for run in &scan.runs {
-                if run.positions.start > before.1 {
-                    let gap = Gap {
-                        ordinals: before.0..run.ordinals.start,
-                        positions: before.1..run.positions.start,
-                        defect: before.2,
-                    };
-                    self.found.push(loose_gap(loose.id, scan, gap, base));
-                }
-                before = (run.ordinals.end, run.positions.end, run.broken);
-            }
-            for range in &scan.unreadable {
-                let what = Defect::Unreadable.describe();
-                let next = self.look_at_frames();
-                self.found.push(
-                    Finding::new(Code::Unreadable, what, next)
-                        .in_store(loose.id)
-                        .at(range.start, Some(range.end)),
-                );
-            }
-        }
-    }
-
-    fn names(&mut self) {
-        let listing = &self.seen.findings.listing;
-        let kept: Vec<_> =
-            listing.quarantined.iter().filter(|name| names::id_of_store(name).is_some()).collect();
-        if !kept.is_empty() {
-            let what = format!(
-                "{} that a recovery took out of the log, and kept",
-                output::count(kept.len() as u64, "file")
-            );
-            let next = "nothing; each has a .json beside it that says why. They may be deleted once nobody needs them";
-            self.found
-                .push(Finding::new(Code::Quarantine, what, next).in_file(format!("{}/", names::QUARANTINE)));
-        }
-        for name in &listing.strange {
-            let what = "a name that is not Stonelog's, left alone";
-            self.found
-                .push(Finding::new(Code::Strange, what, NOTHING).in_file(output::escaped(name.as_bytes())));
-        }
-    }
-}
-
-/// A hole between frames of a store that stands alone.
-struct Gap {
-    ordinals: Range<u32>,
-    positions: Range<u64>,
-    defect: Option<Defect>,
-}
-
-/// Where a frame behind the hole attests that what is missing was durable it is damage, otherwise a
-/// crash may have left it.
-fn loose_gap(id: u64, scan: &Outcome, gap: Gap, base: Option<u64>) -> Finding {
-    let Gap { ordinals, positions, defect } = gap;
-    let mark = scan.watermark.filter(|mark| mark.relative > i64::from(ordinals.start));
-    let what = defect.map_or("the frames here are not what was written", Defect::describe);
-    let code = match mark {
-        Some(_) => defect.map_or(Code::FrameHeader, Code::of_defect),
-        None => Code::TailTorn,
-    };
-    let finding = Finding::new(code, what, "first the MANIFEST: without it nothing of the log can be served")
-        .in_store(id)
-        .at(positions.start, Some(positions.end));
-    let finding = match (base, ordinals.is_empty()) {
-        (Some(base), false) => {
-            let offset = |ordinal: u32| base.saturating_add(u64::from(ordinal));
-            finding.about(Some(offset(ordinals.start)..offset(ordinals.end)))
-        }
-        _ => finding,
-    };
-    match mark {
-        Some(mark) => {
-            finding.proven(format!("the frame at byte {} attests that more was durable", mark.position))
-        }
-        None => finding,
-    }
-}
-
-fn stray(end: u64) -> Finding {
-    Finding::new(
-        Code::TailStray,
-        format!("bytes behind offset {end}, where a clean close states the end: no crash leaves that"),
-        "find out what else writes to this file; no record is missing",
-    )
-}
-
-/// Where the gap that begins at `position` ends: at the next intact frame, or where the bytes do.
-fn gap_end(segment: &SegmentFindings, position: u64) -> Option<u64> {
-    let scan = segment.scan.as_ref()?;
-    let next = scan.runs.partition_point(|run| run.positions.start <= position);
-    let next = scan.runs.get(next).map(|run| run.positions.start);
-    let sealed = segment.state.seal.map(|seal| seal.length);
-    let written = scan.tail.as_ref().map(|tail| tail.end);
-    next.or(sealed).or(written)
-}
-
 /// The path that a finding is about.
 pub(crate) fn path(directory: &Path, finding: &Finding) -> Option<PathBuf> {
     finding.file.as_ref().map(|name| directory.join(name))
 }
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,8 +17,11 @@ mod check;
 mod demo;
 mod dump;
 mod finding;
+mod lister;
 mod lock;
 mod looking;
+mod loose;
+mod opening;
 mod output;
 mod stat;
 
