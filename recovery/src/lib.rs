@@ -21,6 +21,7 @@ mod lister;
 mod lock;
 mod looking;
 mod loose;
+mod map;
 mod opening;
 mod output;
 mod stat;
@@ -71,6 +72,8 @@ enum Verb {
     Stat(stat::Arguments),
     /// Writes out records, or the frames that hold them.
     Dump(dump::Arguments),
+    /// Draws the log: each segment one bar, coloured by what its bytes are.
+    Map(map::Arguments),
     /// Makes a small log with one kind of damage, to practise on.
     Demo(demo::Arguments),
 }
@@ -160,6 +163,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, streams: Streams) -> u
         Verb::Check(arguments) => check::run(arguments, &mut output),
         Verb::Stat(arguments) => stat::run(arguments, &mut output),
         Verb::Dump(arguments) => dump::run(arguments, &mut output),
+        Verb::Map(arguments) => map::run(arguments, &mut output),
         Verb::Demo(arguments) => demo::run(arguments, &mut output),
     };
     let outcome = outcome.and_then(|exit| output.flush().map(|()| exit).map_err(Failure::from));
