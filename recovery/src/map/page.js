@@ -49,6 +49,14 @@
     context.fillStyle = colours[state];
     context.fillRect(x, y, width, height);
     if (width < 2.5 && state !== "damaged") return;
+    if (state === "preallocated") {
+      context.strokeStyle = colours.soft;
+      context.globalAlpha = .45;
+      context.lineWidth = 1;
+      context.strokeRect(x + .5, y + .5, Math.max(0, width - 1), height - 1);
+      context.globalAlpha = 1;
+      return;
+    }
     context.save();
     context.beginPath();
     context.rect(x, y, width, height);
@@ -114,7 +122,7 @@
   verdict.textContent = data.verdict + (data.advisory ? ", advisory" : "");
   verdict.classList.add(data.verdict);
   document.title = data.verdict + ": " + data.directory;
-  const plain = data.headline.replace(/^DAMAGED: /, "");
+  const plain = data.headline.replace(/^(DAMAGED|torn tail|no log yet): /, "").replace(/^clean/, "every acknowledged record is there");
   $("headline").textContent = plain.charAt(0).toUpperCase() + plain.slice(1);
   $("where").textContent = data.directory;
   const fact = (name, value, bad) => {
@@ -232,10 +240,26 @@
         context.fillRect(x(frame.start) + .5, top, Math.max(0, head - .5), tall);
       }
       const label = frame.kind === "mark" ? "mark" : frame.offset === null ? "" : String(frame.offset);
-      if (label && wide > label.length * 7 + head + 6) {
+      const left = Math.max(x(frame.start) + head, 0) + 5;
+      if (label && Math.min(x(frame.end), width) - left > context.measureText(label).width + 3) {
         context.fillStyle = "#fff";
-        context.fillText(label, Math.max(x(frame.start) + head, 0) + 5, top + tall / 2);
+        context.fillText(label, left, top + tall / 2);
       }
+    }
+    for (const part of chosen.spans) {
+      if (!isWrong(part) || part.end <= from || part.start >= to) continue;
+      if (chosen.frames.some((frame) => frame.start < part.end && part.start < frame.end)) continue;
+      const [left, right] = [Math.max(0, x(part.start)), Math.min(width, x(part.end))];
+      const text = part.offsets ? records(part.offsets) : part.state;
+      const wide = context.measureText(text).width + 14;
+      if (right - left < wide + 6) continue;
+      context.fillStyle = colours.card;
+      context.beginPath();
+      if (context.roundRect) context.roundRect((left + right - wide) / 2, top + tall / 2 - 10, wide, 20, 4);
+      else context.rect((left + right - wide) / 2, top + tall / 2 - 10, wide, 20);
+      context.fill();
+      context.fillStyle = colours.ink;
+      context.fillText(text, (left + right - wide) / 2 + 7, top + tall / 2 + .5);
     }
     if (chosen.sealed_at && chosen.sealed_at >= from && chosen.sealed_at <= to) {
       context.fillStyle = colours.ink;
@@ -314,13 +338,26 @@
     }
     mark(finding === undefined ? -1 : finding);
     show();
+    reveal(row);
     tell(part ? part.start : 0);
+  };
+  /** Scrolls the list alone: the lens stays where it is. */
+  const reveal = (row) => {
+    const node = nodes.get(row);
+    const list = $("segments");
+    if (!node) return;
+    const top = node.offsetTop - 26;
+    if (top < list.scrollTop || node.offsetTop + node.offsetHeight > list.scrollTop + list.clientHeight) list.scrollTop = top - list.clientHeight / 3;
   };
   const mark = (finding) => {
     const cards = $("findings").children;
-    if (cards[current]) cards[current].firstChild.removeAttribute("aria-current");
+    if (cards[current] && current >= 0) cards[current].firstChild.removeAttribute("aria-current");
     current = finding;
-    if (cards[current]) cards[current].firstChild.setAttribute("aria-current", "true");
+    if (!cards[current] || !cards[current].firstChild.setAttribute) return;
+    cards[current].firstChild.setAttribute("aria-current", "true");
+    const pane = cards[current].closest("aside");
+    const card = cards[current];
+    if (getComputedStyle(pane).overflowY === "auto" && (card.offsetTop < pane.scrollTop || card.offsetTop + card.offsetHeight > pane.scrollTop + pane.clientHeight)) pane.scrollTop = card.offsetTop - 40;
   };
   const zoomBy = (factor, at) => {
     if (!chosen) return;
@@ -367,8 +404,6 @@
     if (here < 0) here = way > 0 ? -1 : places.length;
     const [row, part] = places[(here + way + places.length) % places.length];
     choose(row, part, findingAt(row, part));
-    const node = nodes.get(row);
-    if (node) node.scrollIntoView({ block: "nearest" });
   };
   const findingAt = (row, part) => {
     const found = row.findings.find((place) => {
@@ -451,7 +486,7 @@
     if (f.file) words.push(base(f.file) || f.file);
     if (f.offsets) words.push(records(f.offsets));
     if (f.position !== null) words.push(f.position_end === null ? "byte " + f.position : "bytes " + f.position + ".." + f.position_end);
-    return words.join(" \u00b7 ");
+    return words;
   };
   const go = (f, index) => {
     const row = f.segment === null ? null : bySegment.get(f.segment);
@@ -462,8 +497,6 @@
       part = { start: f.position, end: f.position_end === null ? (part ? Math.max(part.end, f.position + 16) : f.position + 16) : f.position_end };
     }
     choose(row, part, index);
-    const node = nodes.get(row);
-    if (node) node.scrollIntoView({ block: "nearest" });
     if (window.innerWidth <= 1080) $("zoom").scrollIntoView({ block: "start", behavior: "smooth" });
   };
   const more = (name, text) => { const box = element("p"); box.append(element("b", "", name), text); return box; };
@@ -476,7 +509,9 @@
     const rest = element("div", "more");
     if (f.proof) rest.append(more("How that is known", f.proof));
     rest.append(more("What to do", f.next));
-    card.append(top, element("p", "what", f.what), element("p", "place", place(f)), rest);
+    const where = element("p", "place");
+    for (const word of place(f)) where.append(element("span", "", word), " ");
+    card.append(top, element("p", "what", f.what), where, rest);
     card.addEventListener("click", () => go(f, index));
     item.append(card);
     $("findings").append(item);
@@ -499,7 +534,8 @@
     item.append(card);
     $("plan").append(item);
   });
-  $("opening").textContent = data.next_opening + ".";
+  if (data.plan.length === 0) $("plan-title").textContent = "What happens next";
+  $("opening").textContent = data.next_opening;
   $("foot").textContent = "log-repair " + data.version + " \u00b7 " + data.made.slice(0, 19).replace("T", " ") + " UTC" + (data.uuid ? " \u00b7 log " + data.uuid : "");
 
   // ---- keys ----
@@ -507,7 +543,7 @@
     const visible = segments.filter((row) => !nodes.get(row).hidden);
     const here = visible.indexOf(chosen);
     const row = visible[Math.min(Math.max(0, here + way), visible.length - 1)];
-    if (row && row !== chosen) { choose(row, null); nodes.get(row).scrollIntoView({ block: "nearest" }); }
+    if (row && row !== chosen) choose(row, null);
   };
   const keys = {
     n: () => walk(1), p: () => walk(-1), "+": () => zoomBy(.5), "=": () => zoomBy(.5), "-": () => zoomBy(2),
@@ -536,6 +572,7 @@
   stripEnds();
   drawAll();
   window.addEventListener("resize", drawAll);
+  window.addEventListener("load", drawAll);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
   const first = places.find(([, part]) => part.state === "damaged") || places[0];
   if (first) choose(first[0], first[1], findingAt(first[0], first[1]));

@@ -12,6 +12,8 @@ use super::aside::{self, Shown};
 use super::picture::{Bar, State};
 use super::{JsonManifest, Map, Total};
 use crate::check::JsonFinding;
+use crate::finding::Severity;
+use crate::opening::Opening;
 use crate::output::{self, Span};
 
 /// From so many segments on, runs of clean ones go in as one.
@@ -98,7 +100,10 @@ pub(super) fn render(map: &Map<'_>, disk: &dyn Disk, plan: &[PlannedAction]) -> 
         _ => None,
     };
     let (rows, rows_left_out) = rows(map, disk);
-    let opening = report.opening.describe();
+    let mut opening = output::capital(&report.opening.describe()) + ".";
+    if report.worst() == Some(Severity::Damage) && matches!(report.opening, Opening::Opens(_)) {
+        opening += " It does not notice the damage: it trusts a Seal and a Close, and reads no frame they vouch for.";
+    }
     let page = Page {
         directory: report.findings.directory.display().to_string(),
         verdict: report.verdict(),
@@ -117,7 +122,7 @@ pub(super) fn render(map: &Map<'_>, disk: &dyn Disk, plan: &[PlannedAction]) -> 
         segments: map.bars.len(),
         bytes: map.bytes(),
         manifest: map.manifest(),
-        next_opening: output::capital(&opening),
+        next_opening: opening,
         totals: map.totals(),
         states: State::ALL
             .into_iter()

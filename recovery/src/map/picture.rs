@@ -239,7 +239,11 @@ impl Painter<'_> {
         self.head(&mut bar, &segment.store);
         bar.offsets = match (segment.base, seal, &segment.scan) {
             (Some(base), Some(seal), _) => Some(Offsets { start: base, end: seal.next_offset.max(base) }),
-            (Some(base), None, Some(scan)) => held(base, scan),
+            (Some(base), None, Some(scan)) => held(base, scan).and_then(|held| {
+                // What lies behind the end is there, and no record of the log.
+                let end = ends.map_or(held.end, |(valid, proven)| held.end.min(valid.max(proven)));
+                (held.start < end).then_some(Offsets { end, ..held })
+            }),
             _ => None,
         };
         let mut layers = self.sectors(&segment.store);
@@ -334,17 +338,17 @@ impl Painter<'_> {
 
     /// Lays the findings over what is known, and makes spans of it all.
     fn finish(&self, mut bar: Bar, mut layers: Vec<Layer>, scan: Option<&Outcome>, base: Option<u64>) -> Bar {
-        let painted: Vec<(Range<u64>, State)> = bar
+        let painted: Vec<Layer> = bar
             .findings
             .iter()
             .filter_map(|place| self.report.list.get(*place))
             .filter(|finding| finding.file.as_ref() == Some(&bar.file))
             .filter_map(|finding| painted(finding, &bar, scan, base))
             .collect();
-        for (bytes, state) in painted {
+        for (bytes, ..) in &painted {
             bar.length = bar.length.max(bytes.end);
-            layers.push((bytes, state, None));
         }
+        layers.extend(painted);
         bar.spans = flatten(bar.length, layers);
         bar.worst = bar.spans.iter().map(|span| span.state).max().unwrap_or(State::Preallocated);
         bar
@@ -362,12 +366,7 @@ fn gap_state(missing: Option<Offsets>, limits: &Limits<'_>, unproven: State) -> 
 }
 
 /// Which bytes of its store a finding is about, and what it makes of them.
-fn painted(
-    finding: &Finding,
-    bar: &Bar,
-    scan: Option<&Outcome>,
-    base: Option<u64>,
-) -> Option<(Range<u64>, State)> {
+fn painted(finding: &Finding, bar: &Bar, scan: Option<&Outcome>, base: Option<u64>) -> Option<Layer> {
     /// A header that is missed.
     const LEAST: u64 = 16;
     let state = match (finding.code.severity(), finding.code) {
@@ -390,7 +389,7 @@ fn painted(
         (Code::Declared, None, _, Some(offsets)) => holding(offsets, scan, base, bar.length),
         _ => 0..bar.length,
     };
-    Some((bytes, state))
+    Some((bytes, state, finding.offsets.as_ref().map(Offsets::from)))
 }
 
 /// The bytes that hold, or held, these records.
