@@ -409,18 +409,23 @@ impl Report {
     }
 
     pub(crate) fn json_finding<'a>(&self, finding: &'a Finding) -> JsonFinding<'a> {
-        JsonFinding {
-            code: finding.code.text(),
-            severity: finding.code.severity(),
-            file: finding::path(&self.findings.directory, finding).map(|path| path.display().to_string()),
-            segment: finding.segment,
-            position: finding.position,
-            position_end: finding.position_end,
-            offsets: finding.offsets.as_ref().map(Span::from),
-            what: &finding.what,
-            proof: finding.proof.as_deref(),
-            next: &finding.next,
-        }
+        json_finding(&self.findings.directory, finding)
+    }
+}
+
+/// A finding as JSON has it.
+pub(crate) fn json_finding<'a>(directory: &Path, finding: &'a Finding) -> JsonFinding<'a> {
+    JsonFinding {
+        code: finding.code.text(),
+        severity: finding.code.severity(),
+        file: finding::path(directory, finding).map(|path| path.display().to_string()),
+        segment: finding.segment,
+        position: finding.position,
+        position_end: finding.position_end,
+        offsets: finding.offsets.as_ref().map(Span::from),
+        what: &finding.what,
+        proof: finding.proof.as_deref(),
+        next: &finding.next,
     }
 }
 

@@ -16,6 +16,7 @@
 mod check;
 mod demo;
 mod dump;
+mod explain;
 mod finding;
 mod lister;
 mod lock;
@@ -72,6 +73,8 @@ enum Verb {
     Stat(stat::Arguments),
     /// Writes out records, or the frames that hold them.
     Dump(dump::Arguments),
+    /// Explains the bytes of one frame: each field, its checksum, and why it is valid or not.
+    Explain(explain::Arguments),
     /// Draws the log: each segment one bar, coloured by what its bytes are.
     Map(map::Arguments),
     /// Makes a small log with one kind of damage, to practise on.
@@ -163,6 +166,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, streams: Streams) -> u
         Verb::Check(arguments) => check::run(arguments, &mut output),
         Verb::Stat(arguments) => stat::run(arguments, &mut output),
         Verb::Dump(arguments) => dump::run(arguments, &mut output),
+        Verb::Explain(arguments) => explain::run(arguments, &mut output),
         Verb::Map(arguments) => map::run(arguments, &mut output),
         Verb::Demo(arguments) => demo::run(arguments, &mut output),
     };
