@@ -75,20 +75,20 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Fa
 }
 
 /// All that a check found out.
-struct Report {
-    findings: Findings,
-    opening: Opening,
+pub(crate) struct Report {
+    pub(crate) findings: Findings,
+    pub(crate) opening: Opening,
     holder: Option<Holder>,
     changed: bool,
-    list: Vec<Finding>,
-    lost: OffsetRanges,
-    records: u64,
+    pub(crate) list: Vec<Finding>,
+    pub(crate) lost: OffsetRanges,
+    pub(crate) records: u64,
     bytes_read: u64,
-    loose: usize,
+    pub(crate) loose: Vec<LooseStore>,
 }
 
 /// Looks at everything.
-fn look(directory: &Path, progress: bool) -> Result<Report, Failure> {
+pub(crate) fn look(directory: &Path, progress: bool) -> Result<Report, Failure> {
     let meter = Meter::new(directory, progress);
     let disk = meter.disk();
     let holder = lock::holder(&OsDisk, directory);
@@ -125,7 +125,6 @@ fn look(directory: &Path, progress: bool) -> Result<Report, Failure> {
     let lost = finding::unreadable(&list);
     let records =
         intact(&findings).saturating_add(loose.iter().filter_map(|l| l.scan.as_ref()).map(in_runs).sum());
-    let loose = loose.len();
     Ok(Report {
         opening,
         holder,
@@ -271,7 +270,7 @@ impl Meter {
 }
 
 impl Report {
-    fn worst(&self) -> Option<Severity> {
+    pub(crate) fn worst(&self) -> Option<Severity> {
         self.list.first().map(|finding| finding.code.severity())
     }
 
@@ -283,12 +282,12 @@ impl Report {
         self.list.iter().filter(|finding| finding.code.severity() == severity).count()
     }
 
-    fn is_advisory(&self) -> bool {
+    pub(crate) fn is_advisory(&self) -> bool {
         self.holder.is_some() || self.changed
     }
 
     /// One word.
-    fn verdict(&self) -> &'static str {
+    pub(crate) fn verdict(&self) -> &'static str {
         if self.worst() == Some(Severity::Damage) {
             "damaged"
         } else if self.has(Code::TailTorn) {
@@ -301,7 +300,7 @@ impl Report {
     }
 
     /// The first line.
-    fn headline(&self) -> String {
+    pub(crate) fn headline(&self) -> String {
         let lost: u64 = self.lost.iter().map(|range| range.end - range.start).sum();
         let line = match (self.verdict(), lost) {
             ("damaged", 0) if self.has(Code::Manifest) || self.has(Code::ManifestMissing) => {
@@ -374,7 +373,7 @@ impl Report {
         }
         let summary = format!(
             "checked {}, {}, {} read: {}, {}, {}",
-            output::count((self.findings.segments.len() + self.loose) as u64, "segment"),
+            output::count((self.findings.segments.len() + self.loose.len()) as u64, "segment"),
             output::count(self.records, "intact record"),
             output::bytes(self.bytes_read),
             output::count(self.count(Severity::Damage) as u64, "damage"),
@@ -398,7 +397,7 @@ impl Report {
             unreadable: self.lost.iter().map(|range| Span::from(&range)).collect(),
             findings: self.list.iter().map(|finding| self.json_finding(finding)).collect(),
             summary: Summary {
-                segments: self.findings.segments.len() + self.loose,
+                segments: self.findings.segments.len() + self.loose.len(),
                 records_intact: self.records,
                 records_unreadable: self.lost.iter().map(|range| range.end - range.start).sum(),
                 bytes_read: self.bytes_read,
@@ -409,19 +408,24 @@ impl Report {
         }
     }
 
-    fn json_finding<'a>(&self, finding: &'a Finding) -> JsonFinding<'a> {
-        JsonFinding {
-            code: finding.code.text(),
-            severity: finding.code.severity(),
-            file: finding::path(&self.findings.directory, finding).map(|path| path.display().to_string()),
-            segment: finding.segment,
-            position: finding.position,
-            position_end: finding.position_end,
-            offsets: finding.offsets.as_ref().map(Span::from),
-            what: &finding.what,
-            proof: finding.proof.as_deref(),
-            next: &finding.next,
-        }
+    pub(crate) fn json_finding<'a>(&self, finding: &'a Finding) -> JsonFinding<'a> {
+        json_finding(&self.findings.directory, finding)
+    }
+}
+
+/// A finding as JSON has it.
+pub(crate) fn json_finding<'a>(directory: &Path, finding: &'a Finding) -> JsonFinding<'a> {
+    JsonFinding {
+        code: finding.code.text(),
+        severity: finding.code.severity(),
+        file: finding::path(directory, finding).map(|path| path.display().to_string()),
+        segment: finding.segment,
+        position: finding.position,
+        position_end: finding.position_end,
+        offsets: finding.offsets.as_ref().map(Span::from),
+        what: &finding.what,
+        proof: finding.proof.as_deref(),
+        next: &finding.next,
     }
 }
 
@@ -484,7 +488,7 @@ struct InUseBy {
 }
 
 #[derive(Serialize)]
-struct JsonFinding<'a> {
+pub(crate) struct JsonFinding<'a> {
     code: &'static str,
     severity: Severity,
     file: Option<String>,

@@ -14,12 +14,15 @@
 //! what it takes. It is no interface to build on; that is the `stonelog` crate.
 
 mod check;
+mod demo;
 mod dump;
+mod explain;
 mod finding;
 mod lister;
 mod lock;
 mod looking;
 mod loose;
+mod map;
 mod opening;
 mod output;
 mod salvage;
@@ -73,6 +76,12 @@ enum Verb {
     Dump(dump::Arguments),
     /// Puts every intact record into a new healthy log; the source stays untouched.
     Salvage(salvage::Arguments),
+    /// Explains the bytes of one frame: each field, its checksum, and why it is valid or not.
+    Explain(explain::Arguments),
+    /// Draws the log: each segment one bar, coloured by what its bytes are.
+    Map(map::Arguments),
+    /// Makes a small log with one kind of damage, to practise on.
+    Demo(demo::Arguments),
 }
 
 /// How a verb ended, where it could do its work.
@@ -161,6 +170,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, streams: Streams) -> u
         Verb::Stat(arguments) => stat::run(arguments, &mut output),
         Verb::Dump(arguments) => dump::run(arguments, &mut output),
         Verb::Salvage(arguments) => salvage::run(arguments, &mut output),
+        Verb::Explain(arguments) => explain::run(arguments, &mut output),
+        Verb::Map(arguments) => map::run(arguments, &mut output),
+        Verb::Demo(arguments) => demo::run(arguments, &mut output),
     };
     let outcome = outcome.and_then(|exit| output.flush().map(|()| exit).map_err(Failure::from));
     match outcome {

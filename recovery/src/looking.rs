@@ -164,8 +164,12 @@ pub(crate) struct StoreSource {
 impl StoreSource {
     /// Opens the store of segment `id`.
     pub(crate) fn open(disk: &dyn Disk, directory: &Path, id: u64) -> io::Result<StoreSource> {
-        let path = directory.join(names::store(id));
-        let file = disk::retry_interrupted(|| disk.open(&path, OpenMode::Read))?;
+        StoreSource::open_file(disk, &directory.join(names::store(id)))
+    }
+
+    /// Opens the store at `path`.
+    pub(crate) fn open_file(disk: &dyn Disk, path: &Path) -> io::Result<StoreSource> {
+        let file = disk::retry_interrupted(|| disk.open(path, OpenMode::Read))?;
         let length = disk::retry_interrupted(|| file.length())?;
         Ok(StoreSource { file, length, stopped: AtomicBool::new(false) })
     }

@@ -119,6 +119,12 @@ impl Output {
         self.terminal
     }
 
+    /// The terminal's width, where somebody looks at this at one.
+    pub(crate) fn width(&self) -> Option<usize> {
+        let size = if self.terminal { terminal_size::terminal_size() } else { None };
+        size.map(|(width, _)| usize::from(width.0))
+    }
+
     /// Writes one line.
     pub(crate) fn line(&mut self, line: impl fmt::Display) -> io::Result<()> {
         writeln!(self.writer, "{line}")
