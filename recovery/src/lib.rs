@@ -23,6 +23,7 @@ mod lock;
 mod looking;
 mod loose;
 mod map;
+mod mending;
 mod opening;
 mod output;
 mod salvage;
@@ -40,12 +41,14 @@ pub use crate::output::Streams;
 const EXIT_CODES: &str = "\
 Exit codes, as fsck(8):
    0  nothing acknowledged is missing (warnings and notes, such as a torn tail, need nothing done)
-   4  damage: bytes that were acknowledged are not what was written
+   1  corrected: a repair, or its undoing, was done
+   4  left uncorrected: bytes that were acknowledged are not what was written, or a repair is unfinished
    8  operational error: no such directory, no log in it, a disk that fails, a later format version
   16  usage error
   32  cancelled
 
-No command here changes anything on disk, takes a lock or makes a file: each works on read-only
+Only repair, rebuild and undo with --apply change a log; salvage and demo write into a directory of
+their own. Every other command changes nothing, takes no lock and makes no file: it works on read-only
 media, and beside a program that has the log open.";
 
 /// Checks and inspects Stonelog directories.
@@ -74,6 +77,14 @@ enum Verb {
     Stat(stat::Arguments),
     /// Writes out records, or the frames that hold them.
     Dump(dump::Arguments),
+    /// Shows what `repair` would do, and which records would be lost.
+    Plan(mending::PlanArguments),
+    /// Repairs a log; shows the plan unless told to apply it.
+    Repair(mending::RepairArguments),
+    /// Takes the last repair back, byte for byte.
+    Undo(mending::UndoArguments),
+    /// Puts the MANIFEST and the indexes together from the stores alone.
+    Rebuild(mending::RebuildArguments),
     /// Puts every intact record into a new healthy log; the source stays untouched.
     Salvage(salvage::Arguments),
     /// Explains the bytes of one frame: each field, its checksum, and why it is valid or not.
@@ -89,6 +100,8 @@ enum Verb {
 enum Exit {
     /// Nothing acknowledged is missing.
     Clean,
+    /// What was wrong was put right.
+    Corrected,
     /// There is damage.
     Damage,
 }
@@ -97,6 +110,7 @@ impl Exit {
     const fn code(self) -> u8 {
         match self {
             Exit::Clean => 0,
+            Exit::Corrected => 1,
             Exit::Damage => 4,
         }
     }
@@ -119,6 +133,8 @@ enum Failure {
     Said(String),
     /// Damage that leaves nothing to show.
     Damaged(String),
+    /// What was to be put right is left as it is.
+    Left(String),
     /// Arguments that do not go together.
     Usage(String),
     /// Writing the result failed.
@@ -135,6 +151,7 @@ impl From<stonelog::Error> for Failure {
     fn from(error: stonelog::Error) -> Failure {
         match error {
             stonelog::Error::Damaged(_) => Failure::Damaged(error.to_string()),
+            stonelog::Error::RepairUnfinished { .. } => Failure::Left(error.to_string()),
             _ => Failure::Said(error.to_string()),
         }
     }
@@ -169,6 +186,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, streams: Streams) -> u
         Verb::Check(arguments) => check::run(arguments, &mut output),
         Verb::Stat(arguments) => stat::run(arguments, &mut output),
         Verb::Dump(arguments) => dump::run(arguments, &mut output),
+        Verb::Plan(arguments) => mending::plan(arguments, &mut output),
+        Verb::Repair(arguments) => mending::repair(arguments, &mut output),
+        Verb::Undo(arguments) => mending::undo(arguments, &mut output),
+        Verb::Rebuild(arguments) => mending::rebuild(arguments, &mut output),
         Verb::Salvage(arguments) => salvage::run(arguments, &mut output),
         Verb::Explain(arguments) => explain::run(arguments, &mut output),
         Verb::Map(arguments) => map::run(arguments, &mut output),
@@ -181,7 +202,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, streams: Streams) -> u
             // What was already found out is shown, before what stopped it.
             let _ = output.flush();
             let (code, message) = match failure {
-                Failure::Damaged(message) => (Exit::Damage.code(), message),
+                Failure::Damaged(message) | Failure::Left(message) => (Exit::Damage.code(), message),
                 Failure::Usage(message) => (USAGE, message),
                 Failure::Said(message) => (OPERATIONAL, message),
                 // Whoever read our output has seen enough (`| head`): that is no error of ours.

@@ -23,7 +23,7 @@ mod stage;
 mod survey;
 
 pub use plan::{Action, Loss, LossRefused, Plan, plan};
-pub use session::{Done, Pending, Session, Undone, pending};
+pub use session::{Done, Pending, Session, Undone, pending, undoable};
 pub use survey::{Basis, Mend, Rebuilt, Survey, survey};
 
 pub(crate) use session::refuse_unfinished;

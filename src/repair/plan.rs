@@ -222,6 +222,11 @@ impl Plan {
         self.actions.is_empty()
     }
 
+    /// How many of its offsets are lost, those of earlier repairs among them.
+    pub fn lost_in_all(&self) -> u64 {
+        self.state.lost.count()
+    }
+
     /// The ranges that have to be accepted before this is done.
     pub fn to_accept(&self) -> Vec<Range<u64>> {
         self.loss.ranges(self.offsets.end)

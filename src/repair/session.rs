@@ -148,6 +148,106 @@ fn create_dir(disk: &dyn Disk, path: &Path) -> Result<()> {
     }
 }
 
+/// The last repair that was finished.
+fn last_done(disk: &dyn Disk, directory: &Path) -> Result<u64> {
+    for number in numbers(disk, directory)?.into_iter().rev() {
+        if exists(disk, &place_of(directory, number).join(UNDO))? {
+            return Ok(number);
+        }
+    }
+    Err(Error::RepairRefused {
+        why: format!("no repair of {} is there to be taken back", directory.display()),
+    })
+}
+
+fn read_journal(disk: &dyn Disk, directory: &Path, number: u64, name: &str) -> Result<Journal> {
+    let path = place_of(directory, number).join(name);
+    let io = |action: &'static str| move |error| (action, error);
+    let read = || -> std::result::Result<Vec<u8>, (&'static str, std::io::Error)> {
+        let file = disk::retry_interrupted(|| disk.open(&path, OpenMode::Read)).map_err(io("opening"))?;
+        let length = disk::retry_interrupted(|| file.length()).map_err(io("measuring"))?;
+        let mut bytes = vec![0; usize::try_from(length.min(journal::MAX_BYTES)).unwrap_or(0)];
+        disk::read_exact_at(file.as_ref(), &mut bytes, 0).map_err(io("reading"))?;
+        Ok(bytes)
+    };
+    let bytes = read().map_err(|(action, error)| Error::io(action, &path, None, error))?;
+    Journal::parse(&bytes).map_err(|what| Error::RepairRefused {
+        why: format!(
+            "{} is not what was written ({what}), so nothing is moved by it. Copy the directory elsewhere; \
+             the files that were moved out are in {}, what the stores hold can be put out with log-repair salvage",
+            path.display(),
+            place_of(directory, number).join(OLD).display()
+        ),
+    })
+}
+
+/// Whether the directory is as the repair left it.
+fn check_untouched(disk: &dyn Disk, directory: &Path, number: u64, journal: &Journal) -> Result<()> {
+    let refused = |what: String| {
+        Err(Error::RepairRefused {
+            why: format!(
+                "repair {number} of {} cannot be taken back: {what}. The files that it moved out are in {}",
+                directory.display(),
+                place_of(directory, number).join(OLD).display()
+            ),
+        })
+    };
+    for file in &journal.put_in {
+        let path = directory.join(&file.name);
+        let open = disk::retry_interrupted(|| disk.open(&path, OpenMode::Read));
+        let Ok(open) = open else { return refused(format!("{} is gone", file.name)) };
+        let length = disk::retry_interrupted(|| open.length())
+            .map_err(|error| Error::io("measuring", &path, None, error))?;
+        let mut same = length == file.length;
+        if let Some(checksum) = file.checksum.filter(|_| same && length <= manifest::MAX_FILE_BYTES) {
+            let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+            disk::read_exact_at(open.as_ref(), &mut bytes, 0)
+                .map_err(|error| Error::io("reading", &path, None, error))?;
+            same = crc32fast::hash(&bytes) == checksum;
+        }
+        if !same {
+            return refused(format!(
+                "{} is not as the repair left it: the log was opened for writing since",
+                file.name
+            ));
+        }
+    }
+    for name in journal.out.iter().filter(|name| !journal.puts_in(name)) {
+        if exists(disk, &directory.join(name))? {
+            return refused(format!("there is a {name} again"));
+        }
+    }
+    Ok(())
+}
+
+/// What [`Session::undo`] would do now, with reads only.
+///
+/// # Errors
+/// As for the undo.
+pub fn undoable(disk: &dyn Disk, directory: &Path) -> Result<Undone> {
+    let (number, journal) = match pending(disk, directory)? {
+        Some(pending @ Pending::Repair { .. }) => return Err(pending.error(directory)),
+        Some(Pending::Undo { number }) => (number, read_journal(disk, directory, number, UNDOING)?),
+        None => {
+            let number = last_done(disk, directory)?;
+            let journal = read_journal(disk, directory, number, UNDO)?;
+            check_untouched(disk, directory, number, &journal)?;
+            (number, journal)
+        }
+    };
+    Ok(Undone::of(number, &journal))
+}
+
+impl Undone {
+    fn of(number: u64, journal: &Journal) -> Undone {
+        Undone {
+            number,
+            back: journal.out.clone(),
+            gone: journal.put_in.iter().map(|file| file.name.clone()).collect(),
+        }
+    }
+}
+
 /// A log directory under its lock, for repairs.
 #[derive(Debug)]
 pub struct Session {
@@ -240,9 +340,9 @@ impl Session {
             Some(pending @ Pending::Repair { .. }) => return Err(pending.error(&self.directory)),
             Some(Pending::Undo { number }) => number,
             None => {
-                let number = self.last_done()?;
+                let number = last_done(self.disk.as_ref(), &self.directory)?;
                 let journal = self.read_journal(number, UNDO)?;
-                self.check_untouched(number, &journal)?;
+                check_untouched(self.disk.as_ref(), &self.directory, number, &journal)?;
                 let place = place_of(&self.directory, number);
                 rename(self.disk.as_ref(), &place.join(UNDO), &place.join(UNDOING))?;
                 sync_dir(self.disk.as_ref(), &place)?;
@@ -357,11 +457,11 @@ impl Session {
         // (Only now is there space for it, where the disk is full.)
         self.lay_ballast(journal.ballast);
         tracing::warn!(directory = %self.directory.display(), number, "took a repair back");
-        Ok(Undone {
-            number,
-            back: journal.out.clone(),
-            gone: journal.put_in.iter().map(|file| file.name.clone()).collect(),
-        })
+        Ok(Undone::of(number, journal))
+    }
+
+    fn read_journal(&self, number: u64, name: &str) -> Result<Journal> {
+        read_journal(self.disk.as_ref(), &self.directory, number, name)
     }
 
     /// A number that no repair has: those of attempts that never came to their journal are used again.
@@ -394,78 +494,6 @@ impl Session {
         }
         sync_dir(disk, &self.directory)?;
         Ok(clear)
-    }
-
-    /// The last repair that was finished.
-    fn last_done(&self) -> Result<u64> {
-        for number in numbers(self.disk.as_ref(), &self.directory)?.into_iter().rev() {
-            if exists(self.disk.as_ref(), &place_of(&self.directory, number).join(UNDO))? {
-                return Ok(number);
-            }
-        }
-        let why = format!("no repair of {} is there to be taken back", self.directory.display());
-        Err(Error::RepairRefused { why })
-    }
-
-    fn read_journal(&self, number: u64, name: &str) -> Result<Journal> {
-        let path = place_of(&self.directory, number).join(name);
-        let io = |action: &'static str| move |error| (action, error);
-        let read = || -> std::result::Result<Vec<u8>, (&'static str, std::io::Error)> {
-            let disk = &self.disk;
-            let file = disk::retry_interrupted(|| disk.open(&path, OpenMode::Read)).map_err(io("opening"))?;
-            let length = disk::retry_interrupted(|| file.length()).map_err(io("measuring"))?;
-            let mut bytes = vec![0; usize::try_from(length.min(journal::MAX_BYTES)).unwrap_or(0)];
-            disk::read_exact_at(file.as_ref(), &mut bytes, 0).map_err(io("reading"))?;
-            Ok(bytes)
-        };
-        let bytes = read().map_err(|(action, error)| Error::io(action, &path, None, error))?;
-        Journal::parse(&bytes).map_err(|what| Error::RepairRefused {
-            why: format!(
-                "{} is not what was written ({what}), so nothing is moved by it. Copy the directory elsewhere; \
-                 the files that were moved out are in {}, what the stores hold can be put out with log-repair salvage",
-                path.display(),
-                place_of(&self.directory, number).join(OLD).display()
-            ),
-        })
-    }
-
-    /// Whether the directory is as the repair left it.
-    fn check_untouched(&self, number: u64, journal: &Journal) -> Result<()> {
-        let refused = |what: String| {
-            Err(Error::RepairRefused {
-                why: format!(
-                    "repair {number} of {} cannot be taken back: {what}. The files that it moved out are in {}",
-                    self.directory.display(),
-                    place_of(&self.directory, number).join(OLD).display()
-                ),
-            })
-        };
-        for file in &journal.put_in {
-            let path = self.directory.join(&file.name);
-            let open = disk::retry_interrupted(|| self.disk.open(&path, OpenMode::Read));
-            let Ok(open) = open else { return refused(format!("{} is gone", file.name)) };
-            let length = disk::retry_interrupted(|| open.length())
-                .map_err(|error| Error::io("measuring", &path, None, error))?;
-            let mut same = length == file.length;
-            if let Some(checksum) = file.checksum.filter(|_| same && length <= manifest::MAX_FILE_BYTES) {
-                let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-                disk::read_exact_at(open.as_ref(), &mut bytes, 0)
-                    .map_err(|error| Error::io("reading", &path, None, error))?;
-                same = crc32fast::hash(&bytes) == checksum;
-            }
-            if !same {
-                return refused(format!(
-                    "{} is not as the repair left it: the log was opened for writing since",
-                    file.name
-                ));
-            }
-        }
-        for name in journal.out.iter().filter(|name| !journal.puts_in(name)) {
-            if exists(self.disk.as_ref(), &self.directory.join(name))? {
-                return refused(format!("there is a {name} again"));
-            }
-        }
-        Ok(())
     }
 
     /// Removes the ballast for the next MANIFEST, where it is nothing but that; gives its length.

@@ -1,0 +1,302 @@
+//! A plan as people and programs see it.
+//!
+//! It owns the words around a plan and its JSON. It does not decide: the library's plan does.
+
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use stonelog::repair::{Action, Basis, Done, Plan, Survey};
+
+use super::style_of;
+use crate::Exit;
+use crate::lock::Holder;
+use crate::output::{self, BAD, FAINT, ODD, Output, SCHEMA_VERSION, STRONG, Span, styled};
+
+/// A plan with what is said about it.
+pub(crate) struct Planned {
+    verb: &'static str,
+    directory: PathBuf,
+    basis: Basis,
+    pub(crate) plan: Plan,
+    digest: String,
+    /// What the operator accepts, so far.
+    accepted: Vec<Range<u64>>,
+    /// Whether an opening would refuse, or records are lost: more than the next opening mends by itself.
+    pub(crate) has_damage: bool,
+}
+
+impl Planned {
+    pub(crate) fn new(
+        verb: &'static str,
+        directory: &Path,
+        basis: Basis,
+        plan: Plan,
+        survey: &Survey,
+        digest: String,
+        accepted: Vec<Range<u64>>,
+    ) -> Planned {
+        let by_itself = |action: &Action| {
+            matches!(
+                action,
+                Action::Seal { .. }
+                    | Action::Copy { .. }
+                    | Action::WriteIndex { .. }
+                    | Action::TakeOut { .. }
+                    | Action::WriteManifest { .. }
+            )
+        };
+        let standing = survey.state().is_some_and(|state| !state.damaged.is_empty());
+        let has_damage = !plan.loss.is_nothing() || standing || !plan.actions.iter().all(by_itself);
+        // To put together what is whole is a wish, and no damage.
+        let has_damage = has_damage && (basis == Basis::Manifest || !plan.loss.is_nothing());
+        Planned { verb, directory: directory.to_path_buf(), basis, plan, digest, accepted, has_damage }
+    }
+
+    /// Whether a plan that was written earlier is about what is here now.
+    pub(crate) fn check_fresh(&self, file: &PlanFile) -> Result<(), String> {
+        if file.schema_version != SCHEMA_VERSION {
+            return Err(format!("it follows version {} of its schema", file.schema_version));
+        }
+        if file.digest != self.digest {
+            return Err("a file of the log has changed since it was made".to_string());
+        }
+        if file.from_stores != (self.basis == Basis::Stores) {
+            return Err("it was made from other evidence (see rebuild, and plan --from-stores)".to_string());
+        }
+        let now: Vec<String> = self.plan.actions.iter().map(ToString::to_string).collect();
+        if file.actions.iter().map(|action| &action.what).ne(&now) {
+            return Err("it says other things, as other losses are accepted now".to_string());
+        }
+        Ok(())
+    }
+
+    fn headline(&self) -> String {
+        let lost = self.plan.loss.offsets.count();
+        match () {
+            () if self.plan.is_nothing() => "nothing to repair".to_string(),
+            () if self.plan.loss.open_from.is_some() => {
+                "to be repaired, but nobody can tell how many records are lost".to_string()
+            }
+            () if lost > 0 => format!("to be repaired; {} lost", is(lost)),
+            () if self.has_damage => "to be repaired, without losing a record".to_string(),
+            () => "nothing is lost; the next opening does by itself what is to be done".to_string(),
+        }
+    }
+
+    /// All of it.
+    pub(crate) fn show(&self, in_use: Option<Holder>, output: &mut Output) -> io::Result<()> {
+        self.show_actions(output)?;
+        if let Some(holder) = in_use {
+            let who = holder.pid.map_or("a program".to_string(), |pid| format!("process {pid}"));
+            output.line("")?;
+            output.line(styled(
+                ODD,
+                format!("advisory: in use. {who} has the log open for writing: close it there first."),
+            ))?;
+        }
+        if self.plan.is_nothing() {
+            return Ok(());
+        }
+        output.line("")?;
+        output.line(styled(FAINT, format!("digest of what was looked at: {}", self.digest)))?;
+        let command = match self.basis {
+            Basis::Manifest => "repair",
+            Basis::Stores => "rebuild",
+        };
+        let accept: Vec<String> =
+            self.plan.to_accept().iter().map(|r| format!(" --accept-loss {}..{}", r.start, r.end)).collect();
+        output.line(format!(
+            "To do it:  log-repair {command} {} --apply{}",
+            self.directory.display(),
+            if self.plan.loss.open_from.is_some() && self.accepted.is_empty() {
+                format!(" --accept-loss {}..B", self.first_open())
+            } else {
+                accept.concat()
+            }
+        ))
+    }
+
+    fn first_open(&self) -> u64 {
+        self.plan.to_accept().last().map_or(0, |range| range.start)
+    }
+
+    /// What is done and what is lost.
+    pub(crate) fn show_actions(&self, output: &mut Output) -> io::Result<()> {
+        let exit = Exit::of(self.has_damage);
+        output.line(styled(style_of(exit, self.plan.is_nothing()), output::capital(&self.headline())))?;
+        if self.plan.is_nothing() {
+            return Ok(());
+        }
+        output.line("")?;
+        for (number, action) in self.plan.actions.iter().enumerate() {
+            output.line(format_args!("  {:>2}. {action}", number + 1))?;
+        }
+        output.line("")?;
+        for range in self.plan.loss.offsets.iter() {
+            let word = styled(BAD, "lost");
+            output
+                .line(format_args!("{word}     {}: no intact frame carries it", output::records(&range)))?;
+        }
+        if let Some(from) = self.plan.loss.open_from {
+            let word = styled(BAD, "unknown");
+            output.line(format_args!(
+                "{word}  records from {from} on, if there were any: a store is gone or unreadable, and nothing says where \
+                 the log ended. B in --accept-loss A..B says it: no reader ever saw a record at B or above ({from}..{from}: \
+                 there were none)"
+            ))?;
+        }
+        for range in &self.plan.beyond {
+            output.line(format_args!(
+                "{}  {} intact behind a hole, and nothing proves that they were acknowledged: they are left out, their file \
+                 is kept. To keep them in the log, give up the hole: --accept-loss {}..{}",
+                styled(ODD, "left out"),
+                output::records(range),
+                self.plan.offsets.end,
+                range.start
+            ))?;
+        }
+        for unknown in &self.plan.unknown {
+            output.line(format_args!("{}  {unknown}", styled(ODD, "not known")))?;
+        }
+        let offsets = &self.plan.offsets;
+        let served = (offsets.end - offsets.start).saturating_sub(self.plan.lost_in_all());
+        output.line(format_args!(
+            "{}    offsets {}..{}, {} served; what is replaced or moved goes to {}/repair/",
+            styled(STRONG, "after"),
+            offsets.start,
+            offsets.end,
+            output::count(served, "record"),
+            self.directory.display()
+        ))
+    }
+
+    pub(crate) fn document(
+        &self,
+        in_use: Option<Holder>,
+        outcome: Option<Outcome>,
+        exit: Exit,
+    ) -> Document<'_> {
+        Document {
+            schema_version: SCHEMA_VERSION,
+            verb: self.verb,
+            directory: self.directory.display().to_string(),
+            headline: self.headline(),
+            exit_code: exit.code(),
+            advisory: in_use.is_some(),
+            from_stores: self.basis == Basis::Stores,
+            digest: &self.digest,
+            actions: self.plan.actions.iter().map(ActionDocument::of).collect(),
+            lost: self.plan.loss.offsets.iter().map(|range| Span::from(&range)).collect(),
+            lost_from: self.plan.loss.open_from,
+            to_accept: self.plan.to_accept().iter().map(Span::from).collect(),
+            left_out: self.plan.beyond.iter().map(Span::from).collect(),
+            not_known: &self.plan.unknown,
+            offsets: Span::from(&self.plan.offsets),
+            done: outcome,
+        }
+    }
+}
+
+fn is(count: u64) -> String {
+    format!("{} {}", output::count(count, "record"), if count == 1 { "is" } else { "are" })
+}
+
+/// What was done.
+#[derive(Serialize)]
+pub(crate) struct Outcome {
+    repair: u64,
+    kept: String,
+    moved_out: Vec<String>,
+    put_in: Vec<String>,
+    left: Vec<String>,
+}
+
+impl Outcome {
+    pub(crate) fn of(done: &Done, left: &Plan) -> Outcome {
+        Outcome {
+            repair: done.number,
+            kept: done.kept.display().to_string(),
+            moved_out: done.moved_out.clone(),
+            put_in: done.put_in.clone(),
+            left: left.actions.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct Document<'a> {
+    schema_version: u32,
+    verb: &'static str,
+    directory: String,
+    headline: String,
+    exit_code: u8,
+    advisory: bool,
+    from_stores: bool,
+    digest: &'a str,
+    actions: Vec<ActionDocument>,
+    lost: Vec<Span>,
+    lost_from: Option<u64>,
+    to_accept: Vec<Span>,
+    left_out: Vec<Span>,
+    not_known: &'a [String],
+    offsets: Span,
+    done: Option<Outcome>,
+}
+
+/// What is read of a plan that is to be applied.
+#[derive(Deserialize)]
+pub(crate) struct PlanFile {
+    schema_version: u32,
+    digest: String,
+    from_stores: bool,
+    actions: Vec<PlannedAction>,
+}
+
+#[derive(Deserialize)]
+struct PlannedAction {
+    what: String,
+}
+
+#[derive(Serialize)]
+pub(crate) struct ActionDocument {
+    /// One word.
+    action: &'static str,
+    what: String,
+    file: Option<String>,
+    segment: Option<u64>,
+    offsets: Option<Span>,
+}
+
+impl ActionDocument {
+    pub(crate) fn of(action: &Action) -> ActionDocument {
+        use stonelog::{manifest, names};
+        let (word, file, segment, offsets) = match action {
+            Action::RebuildManifest { .. } => {
+                ("rebuild-manifest", Some(manifest::FILE_NAME.to_string()), None, None)
+            }
+            Action::RewriteStore { mend } => {
+                ("rewrite-store", Some(names::store(mend.id)), Some(mend.id), None)
+            }
+            Action::Seal { id, .. } => ("seal", Some(names::store(*id)), Some(*id), None),
+            Action::Copy { id, offsets, .. } => ("copy", Some(names::store(*id)), Some(*id), Some(offsets)),
+            Action::Drop { id, .. } => ("drop", Some(names::store(*id)), Some(*id), None),
+            Action::DeclareLost { offsets, segment } => {
+                ("declare-lost", segment.map(names::store), *segment, Some(offsets))
+            }
+            Action::WriteIndex { id } => ("write-index", Some(names::index(*id)), Some(*id), None),
+            Action::TakeOut { name, .. } => ("take-out", Some(name.clone()), names::id_of_store(name), None),
+            Action::WriteManifest { .. } => {
+                ("write-manifest", Some(manifest::FILE_NAME.to_string()), None, None)
+            }
+        };
+        ActionDocument {
+            action: word,
+            what: action.to_string(),
+            file,
+            segment,
+            offsets: offsets.map(Span::from),
+        }
+    }
+}
