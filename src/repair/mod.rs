@@ -18,6 +18,7 @@
 mod journal;
 mod plan;
 mod rebuild;
+mod renamed;
 mod session;
 mod stage;
 mod survey;

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 
+use super::renamed::Misnamed;
 use super::survey::{Mend, Survey};
 use crate::error::{Error, Result};
 use crate::manifest::{self, Close, OffsetRanges, Reading, Seal, State, Tail};
@@ -152,6 +153,7 @@ impl fmt::Display for Action {
             }
             Action::RewriteStore { mend } => {
                 let mut what = Vec::new();
+                what.extend(mend.misnamed.map(|name| format!("what lies in {}", names::store(name))));
                 what.extend(mend.head_gone.then(|| "its head".to_string()));
                 what.extend(mend.base_gone.then(|| format!("its base, {}", mend.base)));
                 if !mend.unreadable.is_empty() {
@@ -214,6 +216,7 @@ pub struct Plan {
     pub(super) mends: Vec<Mend>,
     pub(super) indexes: Vec<u64>,
     pub(super) take_out: Vec<String>,
+    pub(super) misnamed: Misnamed,
 }
 
 impl Plan {
@@ -352,6 +355,7 @@ impl Planner<'_> {
             mends,
             indexes,
             take_out,
+            misnamed: self.survey.misnamed.clone(),
         };
         plan.actions = self.actions(&plan, &dropped);
         Ok(plan)
@@ -530,8 +534,10 @@ impl Planner<'_> {
         let listing = &self.findings.listing;
         let mut out = BTreeSet::new();
         let keeps = |id: &u64| core.state.segments.contains_key(id);
-        out.extend(listing.stores.keys().filter(|id| !keeps(id)).map(|id| names::store(*id)));
-        out.extend(mends.iter().map(|mend| names::store(mend.id)));
+        // A store that lies under another's name leaves that name.
+        let real = |id: u64| names::store(self.survey.misnamed.get(&id).copied().unwrap_or(id));
+        out.extend(listing.stores.keys().filter(|id| !keeps(id)).map(|id| real(*id)));
+        out.extend(mends.iter().map(|mend| real(mend.id)));
         let stale = |id: &&u64| !keeps(id) || indexes.contains(id) || self.is_stale_index(core, **id);
         out.extend(listing.indexes.keys().filter(stale).map(|id| names::index(*id)));
         let unfinished = |name: &&String| names::id_of_unfinished_index(name).is_some();
@@ -575,7 +581,8 @@ impl Planner<'_> {
         }
         actions.extend(plan.indexes.iter().map(|id| Action::WriteIndex { id: *id }));
         for name in &plan.take_out {
-            let replaced = names::id_of_store(name).is_some_and(|id| plan.mends.iter().any(|m| m.id == id))
+            let mended = |id: u64| plan.mends.iter().any(|mend| mend.misnamed.unwrap_or(mend.id) == id);
+            let replaced = names::id_of_store(name).is_some_and(mended)
                 || names::id_of_index(name).is_some_and(|id| plan.indexes.contains(&id))
                 || name == manifest::FILE_NAME;
             if !replaced {

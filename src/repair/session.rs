@@ -384,7 +384,7 @@ impl Session {
         for path in [&above, &place, &place.join(NEW), &place.join(OLD)] {
             create_dir(disk, path)?;
         }
-        let mut journal = stage(&self.disk, &self.directory, &place.join(NEW), plan, room)?;
+        let mut journal = stage(disk, &self.directory, &place.join(NEW), plan, room)?;
         journal.ballast = ballast;
         let text = journal.encode();
         write_file(disk, &place.join(JOURNAL_NEXT), text.as_bytes(), text.len() as u64)?;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::journal::{Journal, PutIn};
 use super::plan::Plan;
+use super::renamed::Renamed;
 use super::survey::Mend;
 use crate::disk::{self, Disk, DiskFile, OpenMode, SECTOR_BYTES};
 use crate::error::{Error, Result};
@@ -36,34 +37,36 @@ pub(super) enum Room {
 
 /// Writes all that `plan` puts in into `target`, and gives the journal that goes with it.
 pub(super) fn stage(
-    disk: &Arc<dyn Disk>,
+    disk: &dyn Disk,
     directory: &Path,
     target: &Path,
     plan: &Plan,
     room: Room,
 ) -> Result<Journal> {
+    let view = Renamed::new(disk, directory, &plan.misnamed);
+    let disk: &dyn Disk = &view;
     let mut state = plan.state.clone();
     let mut put_in = Vec::new();
     for mend in &plan.mends {
-        let length = rewrite(disk.as_ref(), directory, target, &state, mend)?;
+        let length = rewrite(disk, directory, target, &state, mend)?;
         put_in.push(PutIn { name: names::store(mend.id), length, checksum: None });
     }
     if let Some(copy) = &plan.copy {
-        let Copied { store, index } = copy_records(disk.as_ref(), directory, target, &state.uuid, copy)?;
+        let Copied { store, index } = copy_records(disk, directory, target, &state.uuid, copy)?;
         let length = store.published();
         put_in.push(PutIn { name: names::store(copy.id), length: store.reserved(), checksum: None });
         let count = index.len();
         let positions: Vec<u64> = (0..count).map(|ordinal| index.get(ordinal).unwrap_or(NO_FRAME)).collect();
-        put_in.push(write_index(disk.as_ref(), target, &state.uuid, copy.id, length, &positions, count)?);
+        put_in.push(write_index(disk, target, &state.uuid, copy.id, length, &positions, count)?);
         copy_is_named(&mut state, copy, length);
         state.closed = Some(Close { length, next_offset: plan.offsets.end });
     }
     for id in &plan.indexes {
         let mended = plan.mends.iter().any(|mend| mend.id == *id);
-        put_in.extend(index(disk.as_ref(), if mended { target } else { directory }, target, &state, *id)?);
+        put_in.extend(index(disk, if mended { target } else { directory }, target, &state, *id)?);
     }
-    put_in.push(write_manifest(disk.as_ref(), directory, target, plan, &state, room)?);
-    sync_dir(disk.as_ref(), target)?;
+    put_in.push(write_manifest(disk, directory, target, plan, &state, room)?);
+    sync_dir(disk, target)?;
     Ok(Journal { out: plan.take_out.clone(), put_in, ballast: None })
 }
 

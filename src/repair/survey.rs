@@ -10,11 +10,12 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::rebuild::{self, Hints};
+use super::renamed::{self, Misnamed, Renamed};
 use crate::disk::Disk;
-use crate::error::{Damage, Result};
+use crate::error::{Damage, Error, Result};
 use crate::frame::Seed;
 use crate::manifest::{self, Reading, Seal, State, Tail};
-use crate::recovery::{Depth, Findings, SegmentFindings, StoreFindings};
+use crate::recovery::{Depth, Findings, Listing, SegmentFindings, StoreFindings};
 use crate::recovery::{inspect_as, list, lost_edit, position_behind, proven_position, sectors, verdict};
 use crate::scan::Defect;
 use crate::store::{self, FIRST_FRAME, Head, Origin};
@@ -41,6 +42,8 @@ pub struct Mend {
     pub head_gone: bool,
     /// See `head_gone`.
     pub base_gone: bool,
+    /// The id in the name that the store lies under, where that is another segment's.
+    pub misnamed: Option<u64>,
     /// Ranges that the disk cannot read: zeros take their place.
     pub unreadable: Vec<Range<u64>>,
 }
@@ -66,9 +69,35 @@ pub struct Survey {
     pub rebuilt: Option<Rebuilt>,
     /// Bytes that cannot be read, or a lost head, in an unsealed store: what was behind nobody can tell.
     pub open_end: bool,
+    /// Stores that lie under another segment's name.
+    pub(super) misnamed: Misnamed,
 }
 
 impl Survey {
+    fn write_under_its_own_name(&mut self, id: u64, name: u64) {
+        if let Some(mend) = self.mends.iter_mut().find(|mend| mend.id == id) {
+            mend.misnamed = Some(name);
+            return;
+        }
+        let segment = self.findings.segments.iter().find(|segment| segment.id == id);
+        let Some((segment, head)) = segment.and_then(|segment| Some((segment, *segment.store.head()?)))
+        else {
+            return;
+        };
+        let Some(base) = segment.base.or(segment.store.base()) else { return };
+        let whole = Mend {
+            id,
+            head,
+            base,
+            head_gone: false,
+            base_gone: false,
+            misnamed: Some(name),
+            unreadable: Vec::new(),
+        };
+        self.mends.push(whole);
+        self.mends.sort_by_key(|mend| mend.id);
+    }
+
     /// The state that it stands on, where there is a log.
     pub fn state(&self) -> Option<&State> {
         match &self.findings.manifest {
@@ -86,6 +115,27 @@ impl Survey {
 pub fn survey(disk: &dyn Disk, directory: &Path, basis: Basis) -> Result<Survey> {
     let listing = list(disk, directory)?;
     let manifest = if listing.exists { manifest::read(disk, directory)? } else { Reading::Absent };
+    // Whatever the MANIFEST says of them, stores have names of their own.
+    let uuid = match &manifest {
+        Reading::Whole { state, .. } => Some(state.uuid),
+        Reading::Absent | Reading::Damaged(_) => {
+            manifest::remains(disk, directory)?.uuid.or(identity(disk, directory, &listing)?)
+        }
+    };
+    let misnamed =
+        uuid.map_or(Ok(Misnamed::new()), |uuid| renamed::find(disk, directory, &listing, &uuid))?;
+    let view = Renamed::new(disk, directory, &misnamed);
+    let mut survey = survey_as_named(&view, directory, manifest, basis)?;
+    for (id, name) in &misnamed {
+        survey.write_under_its_own_name(*id, *name);
+    }
+    survey.misnamed = misnamed;
+    Ok(survey)
+}
+
+/// The survey, with each store under its own name.
+fn survey_as_named(disk: &dyn Disk, directory: &Path, manifest: Reading, basis: Basis) -> Result<Survey> {
+    let listing = list(disk, directory)?;
     let findings = inspect_as(disk, directory, listing, manifest, Depth::Everything)?;
     let gone = match &findings.manifest {
         Reading::Absent if findings.listing.stores.is_empty() => None,
@@ -123,7 +173,7 @@ fn rebuild(
     }
     let uuid = match hints.uuid {
         Some(uuid) => uuid,
-        None => identity(disk, &findings)?,
+        None => identity(disk, &directory, &findings.listing)?.ok_or_else(|| no_identity(&directory))?,
     };
     let mut stores = BTreeMap::new();
     for id in findings.listing.stores.keys() {
@@ -151,29 +201,31 @@ fn rebuild(
     mended(disk, findings, Some(Rebuilt { why, unknown }))
 }
 
-/// The log's identity, by the heads of its stores.
-fn identity(disk: &dyn Disk, findings: &Findings) -> Result<[u8; 16]> {
+/// The log's identity, by the heads of its stores: a store under another's name has a vote as well.
+fn identity(disk: &dyn Disk, directory: &Path, listing: &Listing) -> Result<Option<[u8; 16]>> {
     let mut votes: BTreeMap<[u8; 16], usize> = BTreeMap::new();
-    for id in findings.listing.stores.keys() {
-        let found = sectors(disk, &findings.directory, *id, Seed::of_segment(&[0; 16], *id))?;
-        if let Some(head) = found.head().filter(|head| head.id == *id) {
-            *votes.entry(head.uuid).or_default() += 1;
+    for id in listing.stores.keys() {
+        let found = sectors(disk, directory, *id, Seed::of_segment(&[0; 16], *id))?;
+        if let Some(head) = found.head() {
+            // (Where there are as many, the names decide.)
+            *votes.entry(head.uuid).or_default() += if head.id == *id { 3 } else { 2 };
         }
     }
-    let most = votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(uuid, _)| uuid);
-    most.ok_or_else(|| {
-        Damage {
-            directory: findings.directory.clone(),
-            file: findings.directory.join(manifest::FILE_NAME),
-            position: None,
-            offsets: None,
-            what: "neither a MANIFEST nor the head of any store tells which log this is; what the stores \
-                   hold can be put out with log-repair salvage --carve"
-                .to_string(),
-            proof: None,
-        }
-        .into()
-    })
+    Ok(votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(uuid, _)| uuid))
+}
+
+fn no_identity(directory: &Path) -> Error {
+    Damage {
+        directory: directory.to_path_buf(),
+        file: directory.join(manifest::FILE_NAME),
+        position: None,
+        offsets: None,
+        what: "neither a MANIFEST nor the head of any store tells which log this is; what the stores hold can be put out \
+               with log-repair salvage --carve"
+            .to_string(),
+        proof: None,
+    }
+    .into()
 }
 
 /// The position behind the last intact record below `ordinal`.
@@ -190,7 +242,13 @@ fn sealed_length(disk: &dyn Disk, directory: &Path, segment: &SegmentFindings, r
 
 /// Takes stores whose frames are intact for whole, and notes what has to be written anew.
 fn mended(disk: &dyn Disk, mut findings: Findings, rebuilt: Option<Rebuilt>) -> Result<Survey> {
-    let mut survey = Survey { findings: findings.clone(), mends: Vec::new(), rebuilt, open_end: false };
+    let mut survey = Survey {
+        findings: findings.clone(),
+        mends: Vec::new(),
+        rebuilt,
+        open_end: false,
+        misnamed: Misnamed::new(),
+    };
     let Reading::Whole { state, .. } = &survey.findings.manifest else { return Ok(survey) };
     let placed: Vec<(u64, u64)> = findings
         .assessment
@@ -250,5 +308,5 @@ fn mend(state: &State, segment: &mut SegmentFindings, base: Option<u64>) -> Opti
     if base_gone {
         *written = Some(base);
     }
-    Some(Mend { id: segment.id, head: made, base, head_gone: !ours, base_gone, unreadable })
+    Some(Mend { id: segment.id, head: made, base, head_gone: !ours, base_gone, misnamed: None, unreadable })
 }

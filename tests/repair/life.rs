@@ -197,3 +197,33 @@ fn unreadable_sectors_are_left_behind() {
         }
     }
 }
+
+/// Stores under each other's names are found by their heads: nothing is lost by it.
+#[test]
+fn misnamed_stores_get_their_names_back() {
+    let name = |id: u64| path(&stonelog::names::store(id));
+    for log in ["closed", "unclean"] {
+        for manifest in [true, false] {
+            for (first, second) in [(1, 2), (1, 3), (2, 9)] {
+                let disk = load(log);
+                let about = format!("{log}, {first} and {second}, manifest {manifest}");
+                if second == 9 {
+                    disk.copy_file(name(first), name(second)).unwrap();
+                    disk.remove_file(name(first)).unwrap();
+                } else {
+                    disk.swap_files(name(first), name(second)).unwrap();
+                }
+                if !manifest {
+                    disk.remove_file(path("MANIFEST")).unwrap();
+                }
+                let before = contents(&disk);
+                let plan = repair(&disk, Basis::Manifest, None).unwrap();
+                assert!(plan.loss.is_nothing(), "{about}: {plan:?}");
+                let records = crate::mended::check(&disk, &plan, &about);
+                assert!(records.keys().copied().eq(0..70), "{about}");
+                assert!(records.iter().all(|(offset, bytes)| *bytes == content(*offset)), "{about}");
+                undo(&disk, &before, &about);
+            }
+        }
+    }
+}
