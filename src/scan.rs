@@ -25,7 +25,7 @@ use std::ops::Range;
 
 use crate::frame::{self, HEADER_BYTES, Header, PayloadChecksum, PayloadHasher, Seed};
 use crate::mutant::{self, Mutant};
-use prefix::{Prefixes, shifted};
+use prefix::Prefixes;
 use window::{Ahead, Window};
 
 /// How many bytes are read at once.
@@ -33,7 +33,7 @@ pub const WINDOW_BYTES: usize = 1 << 20;
 /// At most this many runs of intact frames are told apart in one file; what lies behind still
 /// counts as evidence, but not as records that can be served.
 pub const MOST_RUNS: usize = 1 << 16;
-/// At most this many prefix checksums are held (16 MiB of memory).
+/// At most this many prefix checksums are held (16 MiB of memory, and a tenth of one for how they are joined).
 pub const MOST_PREFIXES: u64 = 1 << 22;
 
 /// How many bytes are read at once where a look aside must not move the window.
@@ -327,7 +327,11 @@ impl<S: Source + ?Sized> Scanner<'_, S> {
             return None;
         }
         self.hashed_bytes += header.frame_bytes();
-        frame::verifies(bytes, self.hasher.of(payload), self.extent.seed).then_some(header)
+        if !frame::verifies(bytes, self.hasher.of(payload), self.extent.seed) {
+            self.charge(&header);
+            return None;
+        }
+        Some(header)
     }
 
     #[inline]
@@ -430,7 +434,7 @@ impl<S: Source + ?Sized> Scanner<'_, S> {
             let from = prefixes.until(&mut self.window, &mut self.probe, start)?;
             let until = prefixes.until(&mut self.window, &mut self.probe, end)?;
             self.hashed_bytes += start % prefixes.stride + end % prefixes.stride + HEADER_BYTES;
-            let payload = PayloadChecksum::from_value(until ^ shifted(from, u64::from(header.length)));
+            let payload = PayloadChecksum::from_value(until ^ prefixes.shifts.shifted(from, header.length));
             let window = if self.window.holds(position) { &mut self.window } else { &mut self.probe };
             Some(frame::verifies(&window.header_bytes(position)?, payload, self.extent.seed))
         })();
