@@ -257,7 +257,7 @@ impl<S: Source + ?Sized> Carver<'_, S> {
         let start = position.checked_add(HEADER_BYTES)?;
         let length = u64::from(header.length);
         if let Some(prefixes) = &self.prefixes
-            && let Some(checksum) = prefixes.between(&mut self.window, &mut self.probe, start, length)
+            && let Some(checksum) = prefixes.between(&mut self.window, &mut self.probe, start, header.length)
         {
             self.found.hashed_bytes += prefixes.cost(start, start + length);
             return Some(PayloadChecksum::from_value(checksum));

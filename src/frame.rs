@@ -215,6 +215,23 @@ impl PayloadChecksum {
     }
 }
 
+/// Hashes one payload after another, and asks only once what this processor can do.
+pub(crate) struct PayloadHasher(crc32fast::Hasher);
+
+impl PayloadHasher {
+    pub(crate) fn new() -> PayloadHasher {
+        PayloadHasher(crc32fast::Hasher::new())
+    }
+
+    /// [`PayloadChecksum::of`].
+    #[inline]
+    pub(crate) fn of(&self, payload: &[u8]) -> PayloadChecksum {
+        let mut hasher = self.0.clone();
+        hasher.update(payload);
+        PayloadChecksum(hasher.finalize())
+    }
+}
+
 /// Encodes a header for a payload that was hashed before.
 #[inline]
 pub fn encode_header(header: &Header, payload: PayloadChecksum, seed: Seed) -> [u8; HEADER_LENGTH] {

@@ -603,6 +603,49 @@ impl IndexHeader {
         Ok(self.position_of(unit))
     }
 
+    /// The positions of `count` records from ordinal `start` on, fewer where the index ends: each as
+    /// [`IndexHeader::lookup_with`] gives it, [`NO_FRAME`] where that gives none; by at most two reads. `start` is
+    /// a multiple of 64.
+    ///
+    /// # Errors
+    /// What `read` says.
+    pub(crate) fn positions_with<E>(
+        &self,
+        start: u32,
+        count: u32,
+        positions: &mut Vec<u64>,
+        mut read: impl FnMut(&mut [u8], u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        const BODY: u64 = INDEX_HEADER_BYTES as u64;
+        let count = count.min(self.count.saturating_sub(start));
+        let position_of = |unit: u64| self.position_of(unit).unwrap_or(NO_FRAME);
+        positions.clear();
+        match self.form {
+            Form::Fixed => positions.extend(
+                (start..start.saturating_add(count)).map(|ordinal| position_of(self.fixed_unit(ordinal))),
+            ),
+            Form::Wide => {
+                let mut units = vec![0; 4 * count as usize];
+                read(&mut units, BODY + 4 * u64::from(start))?;
+                let units = units.as_chunks::<4>().0.iter().map(|unit| u32::from_le_bytes(*unit));
+                positions.extend(units.map(|unit| position_of(u64::from(unit))));
+            }
+            Form::Blocked => {
+                let mut bases = vec![0; 4 * count.div_ceil(BLOCK_RECORDS) as usize];
+                read(&mut bases, BODY + 4 * u64::from(start / BLOCK_RECORDS))?;
+                let mut above = vec![0; 2 * count as usize];
+                read(&mut above, BODY + bases_bytes(self.count) + 2 * u64::from(start))?;
+                let blocks = above.chunks(2 * BLOCK_RECORDS as usize);
+                for (base, block) in bases.as_chunks::<4>().0.iter().zip(blocks) {
+                    let base = u64::from(u32::from_le_bytes(*base));
+                    let above = block.as_chunks::<2>().0.iter().map(|unit| u16::from_le_bytes(*unit));
+                    positions.extend(above.map(|above| position_of(base + u64::from(above))));
+                }
+            }
+        }
+        Ok(())
+    }
+
     #[inline]
     fn location_of(&self, ordinal: u32) -> Option<Location> {
         if ordinal >= self.count {

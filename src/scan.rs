@@ -23,7 +23,7 @@ pub(crate) mod window;
 use std::io;
 use std::ops::Range;
 
-use crate::frame::{self, HEADER_BYTES, Header, PayloadChecksum, Seed};
+use crate::frame::{self, HEADER_BYTES, Header, PayloadChecksum, PayloadHasher, Seed};
 use crate::mutant::{self, Mutant};
 use prefix::Prefixes;
 use window::{Ahead, Window};
@@ -33,7 +33,7 @@ pub const WINDOW_BYTES: usize = 1 << 20;
 /// At most this many runs of intact frames are told apart in one file; what lies behind still
 /// counts as evidence, but not as records that can be served.
 pub const MOST_RUNS: usize = 1 << 16;
-/// At most this many prefix checksums are held (16 MiB of memory).
+/// At most this many prefix checksums are held (16 MiB of memory, and a tenth of one for how they are joined).
 pub const MOST_PREFIXES: u64 = 1 << 22;
 
 /// How many bytes are read at once where a look aside must not move the window.
@@ -198,6 +198,7 @@ pub fn scan(source: &(impl Source + ?Sized), extent: &Extent, mut sink: impl FnM
         credit: end,
         prefixes: None,
         hashed_bytes: 0,
+        hasher: PayloadHasher::new(),
     };
     scanner.run(&mut sink)
 }
@@ -229,6 +230,7 @@ struct Scanner<'a, S: Source + ?Sized> {
     credit: u64,
     prefixes: Option<Prefixes>,
     hashed_bytes: u64,
+    hasher: PayloadHasher,
 }
 
 impl<S: Source + ?Sized> Scanner<'_, S> {
@@ -286,13 +288,19 @@ impl<S: Source + ?Sized> Scanner<'_, S> {
         };
         while self.extent.ordinal_end.is_none_or(|end| run.ordinals.end < end) {
             let position = run.positions.end;
-            let Ok(header) = self.window.header(position) else { break };
-            if header.ordinal != run.ordinals.end
-                || !self.plausible(&header)
-                || self.verify(position, &header).is_err()
-            {
-                break;
-            }
+            let header = match self.next_in_memory(position, run.ordinals.end) {
+                Some(header) => header,
+                None => {
+                    let Ok(header) = self.window.header(position) else { break };
+                    if header.ordinal != run.ordinals.end
+                        || !self.plausible(&header)
+                        || self.verify(position, &header).is_err()
+                    {
+                        break;
+                    }
+                    header
+                }
+            };
             let frame = Frame { position, header, gap: gap.take() };
             sink(frame);
             note_watermark(watermark, frame);
@@ -310,6 +318,23 @@ impl<S: Source + ?Sized> Scanner<'_, S> {
         run
     }
 
+    /// The frame at `position`, where all of it is in memory and it is the valid one of record `ordinal`: the
+    /// usual case of the walk, looked at once. Where it gives none the long way says why.
+    #[inline]
+    fn next_in_memory(&mut self, position: u64, ordinal: u32) -> Option<Header> {
+        let (bytes, header, payload) = self.window.held_frame(position)?;
+        if header.ordinal != ordinal || !self.plausible(&header) || self.prefixes.is_some() {
+            return None;
+        }
+        self.hashed_bytes += header.frame_bytes();
+        if !frame::verifies(bytes, self.hasher.of(payload), self.extent.seed) {
+            self.charge(&header);
+            return None;
+        }
+        Some(header)
+    }
+
+    #[inline]
     fn plausible(&self, header: &Header) -> bool {
         match (self.extent.base, header.lag.records()) {
             (Some(base), Some(lag)) => u64::from(lag) <= base.saturating_add(u64::from(header.ordinal)),
@@ -406,8 +431,7 @@ impl<S: Source + ?Sized> Scanner<'_, S> {
         let end = start.saturating_add(u64::from(header.length));
         let checked = (|| {
             let prefixes = self.prefixes.as_ref()?;
-            let length = u64::from(header.length);
-            let payload = prefixes.between(&mut self.window, &mut self.probe, start, length)?;
+            let payload = prefixes.between(&mut self.window, &mut self.probe, start, header.length)?;
             self.hashed_bytes += prefixes.cost(start, end) + HEADER_BYTES;
             let payload = PayloadChecksum::from_value(payload);
             let window = if self.window.holds(position) { &mut self.window } else { &mut self.probe };

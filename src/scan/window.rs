@@ -95,6 +95,17 @@ impl<'a, S: Source + ?Sized> Window<'a, S> {
         frame::header_bytes(self.bytes(position, frame::HEADER_LENGTH)?).copied()
     }
 
+    /// The frame at `position`, header and payload, where all of it is in memory.
+    #[inline]
+    pub(super) fn held_frame(&self, position: u64) -> Option<(&[u8; frame::HEADER_LENGTH], Header, &[u8])> {
+        let from = usize::try_from(position.checked_sub(self.start)?).ok()?;
+        let (bytes, rest) = self.buffer.get(from..)?.split_first_chunk()?;
+        let header = frame::decode_header(bytes)?;
+        let length = header.length as usize;
+        let payload = rest.get(..length)?;
+        (length + frame::padding_bytes(length) <= rest.len()).then_some((bytes, header, payload))
+    }
+
     #[inline]
     pub(crate) fn header(&mut self, position: u64) -> Result<Header, Defect> {
         let end = self.end;
