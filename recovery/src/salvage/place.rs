@@ -200,14 +200,13 @@ fn bases(found: &Found, placement: &mut Placement) -> BTreeMap<u64, u64> {
     bases
 }
 
-/// A base that is lost is the end of the segment before, or the next one's base less its own records, where that
-/// neighbour is whole and this segment's frames attest that everything before them was durable. Where both
-/// neighbours tell, they must tell the same.
+/// A base that is lost is the end of the segment before, or the next one's base less its own records: where that
+/// segment is seen to end there, and frames behind attest that everything before them was durable. Where it is not
+/// seen (in an image nobody knows what belongs behind), both neighbours must tell the same.
 fn infer(found: &Found, bases: &mut BTreeMap<u64, u64>, placement: &mut Placement) {
     if !found.ids_are_known {
         return;
     }
-    let attests = |segment: &Segment| segment.watermark.is_some_and(|relative| relative >= 0);
     let state = found.manifest.state();
     // Up, so that one inferred base leads to the next; then down.
     let ids: Vec<u64> = found.segments.keys().copied().collect();
@@ -223,24 +222,51 @@ fn infer(found: &Found, bases: &mut BTreeMap<u64, u64>, placement: &mut Placemen
             None => id.checked_add(1),
         };
         let before = neighbour(true).and_then(|before| {
-            let base = bases.get(&before)?;
-            let end = found.segments.get(&before)?.whole_end?;
-            Some((base.checked_add(u64::from(end))?, before))
+            let (base, other) = (bases.get(&before)?, found.segments.get(&before)?);
+            let base = base.checked_add(u64::from(chain_end(other)?))?;
+            Some(Told { base, by: before, seen: other.whole_end.is_some() && attests(segment) })
         });
         let behind = neighbour(false).and_then(|behind| {
-            let base = bases.get(&behind)?;
-            attests(found.segments.get(&behind)?).then_some(())?;
-            Some((base.checked_sub(u64::from(segment.whole_end?))?, behind))
+            let (base, other) = (bases.get(&behind)?, found.segments.get(&behind)?);
+            let base = base.checked_sub(u64::from(chain_end(segment)?))?;
+            Some(Told { base, by: behind, seen: segment.whole_end.is_some() && attests(other) })
         });
-        let agreed = match (before.filter(|_| attests(segment)), behind) {
-            (Some(before), Some(behind)) if before.0 != behind.0 => None,
-            (before, behind) => before.or(behind),
+        let told = match (before, behind) {
+            (Some(before), Some(behind)) => Some(before).filter(|before| before.base == behind.base),
+            (one, other) => one.or(other).filter(|told| told.seen),
         };
-        if let Some((base, from)) = agreed.filter(|(base, _)| *base <= LARGEST_END / 2) {
-            bases.insert(*id, base);
-            placement.inferred.push(Inferred { segment: *id, base, from });
+        if let Some(told) = told.filter(|told| told.base <= LARGEST_END / 2) {
+            bases.insert(*id, told.base);
+            placement.inferred.push(Inferred { segment: *id, base: told.base, from: told.by });
         }
     }
+}
+
+/// A base as a neighbour tells it.
+struct Told {
+    base: u64,
+    by: u64,
+    /// Whether the one that ends there is seen to end there.
+    seen: bool,
+}
+
+/// Whether a frame of the segment says that everything before the segment was durable.
+fn attests(segment: &Segment) -> bool {
+    segment.watermark.is_some_and(|relative| relative >= 0)
+}
+
+/// How many records there are from the first one on without a gap, if that is all there are.
+fn chain_end(segment: &Segment) -> Option<u32> {
+    let mut runs: Vec<&Range<u32>> = segment.pieces.iter().map(|piece| &piece.run.ordinals).collect();
+    runs.sort_by_key(|ordinals| (ordinals.start, ordinals.end));
+    let mut end = 0;
+    for ordinals in runs {
+        if ordinals.start > end {
+            return None;
+        }
+        end = end.max(ordinals.end);
+    }
+    Some(end).filter(|end| *end > 0)
 }
 
 /// The offset behind the last record that a segment holds for the log, and why those behind are not the log's; none
