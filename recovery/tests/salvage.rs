@@ -209,11 +209,48 @@ fn without_manifest_indexes_heads_or_bases() {
                     zero(&store, 512..1024);
                 }
             }
-            let salvaged = salvage(&bench.directory, &[]);
+            // Bases alone tell offsets where there is no manifest; behind the last one it takes a guess.
+            let guess: &[&str] = if without & 9 == 9 { &["--infer-bases"] } else { &[] };
+            if without & 9 == 9 {
+                let careful = salvage(&bench.directory, &[]);
+                assert_eq!(careful.records().len() + careful.unplaced().len(), 300);
+                assert!(careful.report["unknown"].to_string().contains("--infer-bases"));
+            }
+            let salvaged = salvage(&bench.directory, guess);
             println!("without {without:04b}: exit {}", salvaged.code);
             salvaged.holds_exactly(0..300);
             assert!(salvaged.missing().is_empty() && salvaged.report["unplaced"].is_null());
             assert_eq!(salvaged.code, if without & 1 != 0 { 4 } else { 0 });
+        }
+    }
+}
+
+/// Between two bases that are known the others follow, if nothing is missing; if anything is, they do not.
+#[test]
+fn bases_between_two_others_are_proven() {
+    for broken in [None, Some(1), Some(2), Some(3)] {
+        let bench = Bench::closed(300);
+        fs::remove_file(bench.path("MANIFEST")).unwrap();
+        let stores = bench.stores();
+        assert!(stores.len() >= 5);
+        for store in &stores[1..4] {
+            zero(store, 512..1024);
+        }
+        if let Some(broken) = broken {
+            // The last record of a store is zeros, as if it had never been written.
+            let last =
+                frames(&fs::read(&stores[broken]).unwrap()).into_iter().rfind(|f| f.header.kind.is_record());
+            zero(&stores[broken], last.unwrap().position as usize..4096);
+        }
+        let salvaged = salvage(&bench.directory, &[]);
+        match broken {
+            None => salvaged.holds_exactly(0..300),
+            Some(_) => {
+                let (records, unplaced) = (salvaged.records(), salvaged.unplaced());
+                assert_eq!(records.len() + unplaced.len(), 299);
+                assert!(!unplaced.is_empty());
+                assert!(records.iter().all(|(offset, bytes)| *bytes == payload(*offset)));
+            }
         }
     }
 }
@@ -288,7 +325,8 @@ fn a_batch_without_its_end_stays_out_unless_asked() {
     salvage(&copy, &["--partial-batches"]).holds_exactly(0..8);
 }
 
-/// Thousands of strokes at random places: what they did not touch comes out, what they did is named.
+/// Strokes at random places: what they did not touch comes out, what they did is named. More of them:
+/// `STONELOG_ROUNDS=5000 cargo test -p log-repair --test salvage what_random`.
 #[test]
 fn what_random_damage_did_not_touch_comes_out() {
     let home = tempfile::tempdir().unwrap();
@@ -298,7 +336,8 @@ fn what_random_damage_did_not_touch_comes_out() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize % below
     };
-    for round in 0..60 {
+    let rounds = std::env::var("STONELOG_ROUNDS").map_or(60, |rounds| rounds.parse().unwrap());
+    for round in 0..rounds {
         let bench = if random(2) == 0 { &closed } else { &killed };
         let directory = home.path().join(round.to_string());
         copy(&bench.directory, &directory);
@@ -338,6 +377,12 @@ fn what_random_damage_did_not_touch_comes_out() {
         }
         let unplaced: BTreeSet<Vec<u8>> = salvaged.unplaced().into_values().collect();
         for offset in &intact {
+            if let Ok(to) = std::env::var("KEEP")
+                && !(records.contains_key(offset) || unplaced.contains(&payload(*offset)))
+            {
+                copy(&directory, Path::new(&to));
+                copy(&bench.directory, &Path::new(&to).join("orig"));
+            }
             assert!(
                 records.contains_key(offset) || unplaced.contains(&payload(*offset)),
                 "round {round}: record {offset} is intact and did not come out: {:#}",
@@ -413,8 +458,16 @@ fn every_kind_of_damage() {
         }
         kinds += 1;
         let records = salvaged.records();
-        for (offset, bytes) in served(&source) {
+        // A Seal there claims a thousand records too many, and an opening that serves in spite of damage follows it.
+        let served = if name == "seal-names-too-many" { BTreeMap::new() } else { served(&source) };
+        for (offset, bytes) in served {
             assert_eq!(records.get(&offset), Some(&bytes), "{name}: record {offset}: {:#}", salvaged.report);
+        }
+        for (offset, bytes) in &records {
+            // Most records of golden logs begin with their own offset.
+            let said = bytes.strip_prefix(b"<").and_then(|rest| rest.split(|byte| *byte == b'>').next());
+            let said = said.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+            assert!(said.is_none_or(|said: u64| said == *offset), "{name}: {said:?} came out as {offset}");
         }
         let out: Vec<Vec<u8>> = records.into_values().chain(salvaged.unplaced().into_values()).collect();
         let left_out = salvaged.report["left_out"].as_array().unwrap();
