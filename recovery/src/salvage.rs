@@ -73,6 +73,10 @@ pub(crate) struct Arguments {
     /// Takes batches whose end was never written, too.
     #[arg(long)]
     partial_batches: bool,
+    /// Without a MANIFEST, places segments that lost their bases by what a neighbour looks like. That puts records
+    /// at wrong offsets where the neighbour lost some at its end and does not show it.
+    #[arg(long)]
+    infer_bases: bool,
     /// Which log to salvage, where there are pieces of several (the one with most of them, unless told).
     #[arg(long, value_name = "UUID")]
     uuid: Option<Uuid>,
@@ -110,7 +114,11 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Fa
         gather::directory(&disk, source, wanted)?
     };
     let in_use = !arguments.carve && lock::holder(&OsDisk, source).is_some();
-    let wishes = Wishes { beyond_seals: arguments.beyond_seals, partial_batches: arguments.partial_batches };
+    let wishes = Wishes {
+        beyond_seals: arguments.beyond_seals,
+        partial_batches: arguments.partial_batches,
+        infer_bases: arguments.infer_bases,
+    };
     let placement = place::place(&found, wishes);
     if placement.placed.is_empty() && placement.unplaced.is_empty() && found.manifest.state().is_none() {
         progress.end();

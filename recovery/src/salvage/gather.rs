@@ -187,12 +187,24 @@ fn take_as(
     found: &mut Found,
 ) -> bool {
     let seed = Seed::of_segment(&uuid, id);
-    let outcome = scan_all(opened, seed);
     let base = sectors(opened)
         .ok()
         .and_then(|bytes| StoreFindings::of_sectors(opened.length(), &bytes, &uuid, id).base());
-    let holds = outcome.runs.iter().any(|run| !run.ordinals.is_empty());
     let head = store.head.filter(|head| head.uuid == uuid && head.id == id);
+    take_with_seed(opened, file, (id, seed), base, head, found)
+}
+
+/// Scans the store with this seed, as that of segment `id`; says whether it holds any record of it.
+fn take_with_seed(
+    opened: &OpenFile,
+    file: usize,
+    (id, seed): (u64, Seed),
+    base: Option<u64>,
+    head: Option<Head>,
+    found: &mut Found,
+) -> bool {
+    let outcome = scan_all(opened, seed);
+    let holds = outcome.runs.iter().any(|run| !run.ordinals.is_empty());
     if !holds && base.is_none() && head.is_none() {
         return false;
     }
@@ -203,10 +215,8 @@ fn take_as(
             .push(format!("{name} has more than {MOST_RUNS} gaps; what lies behind is not salvaged"));
     }
     let whole = outcome.chain().filter(|run| {
-        outcome.tail.is_none()
-            && outcome.unreadable.is_empty()
-            && outcome.runs.len() == 1
-            && !run.has_unfinished_batch()
+        let only = outcome.tail.is_none() && outcome.unreadable.is_empty() && outcome.runs.len() == 1;
+        only && !run.has_unfinished_batch()
     });
     let whole_end = whole.map(|run| run.ordinals.end);
     found.unreadable.extend(outcome.unreadable.iter().map(|range| (file, range.clone())));
@@ -238,13 +248,21 @@ fn keep_loose(
 fn take_by_carving(opened: &OpenFile, file: usize, id: u64, found: &mut Found) {
     let carved = carve::carve(opened, FIRST_FRAME - 512..opened.length());
     let one_seed = carved.runs.windows(2).all(|pair| matches!(pair, [a, b] if a.seed == b.seed));
+    // All frames of one segment: with its seed known the scanner sees more, its end among it.
+    if let Some(run) = carved.runs.first().filter(|_| one_seed) {
+        let solved =
+            found.uuid.and_then(|uuid| run.seed.segment_id(&uuid)).filter(|id| is_likely_id(*id, found));
+        // No head is left in the whole directory: what the file is called is all there is.
+        let named = if found.uuid.is_none() { Some(id) } else { solved };
+        if let Some(id) = named {
+            let base = carved.bases.iter().find(|base| base.seed == run.seed).map(|base| base.base);
+            take_with_seed(opened, file, (id, run.seed), base, None, found);
+            return;
+        }
+    }
     for run in &carved.runs {
         let seed = run.seed;
-        let named = match found.uuid {
-            Some(uuid) => seed.segment_id(&uuid).filter(|id| is_likely_id(*id, found)),
-            // No head is left in the whole directory. What the file is called is all there is.
-            None => Some(id).filter(|_| one_seed),
-        };
+        let named = found.uuid.and_then(|uuid| seed.segment_id(&uuid)).filter(|id| is_likely_id(*id, found));
         let piece = Piece { file, seed, run: run.run.clone() };
         match named {
             Some(id) => add_carved(&carved, run, piece, found.segments.entry(id).or_default()),

@@ -209,6 +209,12 @@ fn number_by_base(nameless: BTreeMap<u32, Segment>, found: &mut Found) {
         without.append(&mut with);
     }
     found.ids_are_known = with.is_empty();
+    if !with.is_empty() {
+        found.notes.push(
+            "no head of a store is left: the pieces are taken for one log, since their bases fit together"
+                .to_string(),
+        );
+    }
     for (id, segment) in (1..).zip(with) {
         found.segments.insert(id, segment);
     }

@@ -1,7 +1,7 @@
 //! Which offsets the records that were found have, and which of them are the log's. Pure.
 //!
-//! It owns the rules. A segment's base is, in this order, what the MANIFEST says, what its base sector says, or the
-//! end of the neighbour that proves it; otherwise its records are unplaced. Of a segment's records those are the
+//! It owns the rules. A segment's base is, in this order, what the MANIFEST says, what its base sector says, or what
+//! its neighbours prove; otherwise its records are unplaced. Of a segment's records those are the
 //! log's that the MANIFEST says are: up to its Seal, from the front on, not declared lost. Without a MANIFEST a
 //! segment ends where a later one begins, because a log is truncated back by beginning a segment there.
 //!
@@ -10,9 +10,10 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use stonelog::manifest::{OffsetRanges, State};
+use stonelog::frame::HEADER_BYTES;
+use stonelog::manifest::{OffsetRanges, SegmentState, State};
 use stonelog::names::LARGEST_END;
-use stonelog::store::Origin;
+use stonelog::store::{FIRST_FRAME, Origin};
 
 use super::found::{Found, Loose, Piece, Segment};
 
@@ -23,6 +24,8 @@ pub(super) struct Wishes {
     pub(super) beyond_seals: bool,
     /// Batches without their end, too.
     pub(super) partial_batches: bool,
+    /// Segments that lost their bases placed by what a neighbour looks like.
+    pub(super) infer_bases: bool,
 }
 
 /// A run with its place in the log.
@@ -81,7 +84,7 @@ pub(super) const DECLARED_LOST: &str = "declared lost by a repair";
 /// Decides what goes where.
 pub(super) fn place(found: &Found, wishes: Wishes) -> Placement {
     let mut placement = Placement { unplaced: found.loose.clone(), ..Placement::default() };
-    let bases = bases(found, &mut placement);
+    let bases = bases(found, wishes, &mut placement);
     let state = found.manifest.state();
     placement.proven_end = proven_end(found, &bases);
     placement.declared_lost = match state {
@@ -160,11 +163,11 @@ fn ends(
 }
 
 /// The bases of all segments that have one.
-fn bases(found: &Found, placement: &mut Placement) -> BTreeMap<u64, u64> {
+fn bases(found: &Found, wishes: Wishes, placement: &mut Placement) -> BTreeMap<u64, u64> {
     let mut bases = BTreeMap::new();
     let state = found.manifest.state();
     for (id, segment) in &found.segments {
-        let said = state.and_then(|state| state.segments.get(id)).and_then(|segment| segment.base);
+        let said = state.and_then(|state| said_base(*id, state));
         if segment.bases.len() > 1 {
             placement
                 .unknown
@@ -196,51 +199,142 @@ fn bases(found: &Found, placement: &mut Placement) -> BTreeMap<u64, u64> {
                 .to_string(),
         );
     }
-    infer(found, &mut bases, placement);
+    for (id, sealed, _) in
+        state.into_iter().flat_map(State::sealed).filter(|(_, sealed, _)| !is_possible(sealed))
+    {
+        let end = sealed.seal.map_or(0, |seal| seal.next_offset);
+        placement.unknown.push(format!(
+            "the Seal of segment {id:x} names more records than its store can hold: that it ends at {end} is not believed"
+        ));
+    }
+    infer(found, wishes, &mut bases, placement);
     bases
 }
 
-/// A base that is lost is the end of the segment before, or the next one's base less its own records, where that
-/// neighbour is whole and this segment's frames attest that everything before them was durable. Where both
-/// neighbours tell, they must tell the same.
-fn infer(found: &Found, bases: &mut BTreeMap<u64, u64>, placement: &mut Placement) {
+/// The base that a MANIFEST says. What follows from a Seal that cannot be true is not one.
+fn said_base(id: u64, state: &State) -> Option<u64> {
+    let before = state.segments.range(..id).next_back();
+    let segment = state.segments.get(&id).filter(|_| before.is_none_or(|(_, before)| is_possible(before)))?;
+    segment.base
+}
+
+/// Whether a Seal names no more records than the length that it states can hold.
+fn is_possible(segment: &SegmentState) -> bool {
+    let (Some(base), Some(seal)) = (segment.base, segment.seal) else { return true };
+    let most = seal.length.saturating_sub(FIRST_FRAME) / HEADER_BYTES;
+    seal.next_offset.saturating_sub(base) <= most
+}
+
+/// Finds bases that no sector and no MANIFEST says, from neighbours.
+///
+/// Where the segments between two known bases hold exactly as many records as lie between these, each begins where
+/// the one before it ends: whatever had lost anything would leave too few. That proves them. With one known side
+/// alone a base follows only if nothing is missing at the end of what stands before, which can look as if nothing
+/// were (zeros behind the last record). A MANIFEST that knows both segments makes that as good as what an opening
+/// goes by; without one it is a guess, which is made only where it is wished for.
+fn infer(found: &Found, wishes: Wishes, bases: &mut BTreeMap<u64, u64>, placement: &mut Placement) {
     if !found.ids_are_known {
         return;
     }
-    let attests = |segment: &Segment| segment.watermark.is_some_and(|relative| relative >= 0);
-    let state = found.manifest.state();
-    // Up, so that one inferred base leads to the next; then down.
     let ids: Vec<u64> = found.segments.keys().copied().collect();
+    for id in &ids {
+        between(*id, found, bases, placement);
+    }
+    let mut guessed = bases.clone();
+    // Up, so that one base leads to the next; then down.
     for id in ids.iter().chain(ids.iter().rev()) {
-        if bases.contains_key(id) {
+        if guessed.contains_key(id) {
             continue;
         }
-        let Some(segment) = found.segments.get(id) else { continue };
-        let neighbour = |before: bool| match state {
-            Some(state) if before => state.segments.range(..*id).next_back().map(|(id, _)| *id),
-            Some(state) => state.segments.range(id.saturating_add(1)..).next().map(|(id, _)| *id),
-            None if before => id.checked_sub(1),
-            None => id.checked_add(1),
-        };
-        let before = neighbour(true).and_then(|before| {
-            let base = bases.get(&before)?;
-            let end = found.segments.get(&before)?.whole_end?;
-            Some((base.checked_add(u64::from(end))?, before))
-        });
-        let behind = neighbour(false).and_then(|behind| {
-            let base = bases.get(&behind)?;
-            attests(found.segments.get(&behind)?).then_some(())?;
-            Some((base.checked_sub(u64::from(segment.whole_end?))?, behind))
-        });
-        let agreed = match (before.filter(|_| attests(segment)), behind) {
-            (Some(before), Some(behind)) if before.0 != behind.0 => None,
-            (before, behind) => before.or(behind),
-        };
-        if let Some((base, from)) = agreed.filter(|(base, _)| *base <= LARGEST_END / 2) {
-            bases.insert(*id, base);
-            placement.inferred.push(Inferred { segment: *id, base, from });
+        let Some(told) = from_one_side(*id, found, &guessed) else { continue };
+        guessed.insert(*id, told.0);
+        if found.manifest.state().is_some() || wishes.infer_bases {
+            bases.insert(*id, told.0);
+            placement.inferred.push(Inferred { segment: *id, base: told.0, from: told.1 });
         }
     }
+    let more = guessed.len() - bases.len();
+    if more > 0 {
+        placement.unknown.push(format!(
+            "{more} of the segments have lost their bases, and their neighbours look whole, which proves nothing: if \
+             you know that nothing is missing at the ends of these, --infer-bases places the segments behind them"
+        ));
+    }
+}
+
+/// The segment that follows in the log, as far as that can be told.
+fn next_segment(id: u64, found: &Found) -> Option<u64> {
+    match found.manifest.state() {
+        Some(state) => state.segments.range(id.saturating_add(1)..).next().map(|(id, _)| *id),
+        None => id.checked_add(1),
+    }
+}
+
+/// Gives the segments behind `first`, up to the next known base, theirs, if they fit exactly.
+fn between(first: u64, found: &Found, bases: &mut BTreeMap<u64, u64>, placement: &mut Placement) {
+    let Some(mut end) = bases.get(&first).copied() else { return };
+    let mut fits = Vec::new();
+    let mut id = first;
+    while let Some(count) = found.segments.get(&id).and_then(chain_end) {
+        end = end.saturating_add(u64::from(count));
+        let Some(next) = next_segment(id, found) else { return };
+        if let Some(base) = bases.get(&next) {
+            if *base == end {
+                placement.inferred.extend(fits.iter().map(|(segment, base)| Inferred {
+                    segment: *segment,
+                    base: *base,
+                    from: first,
+                }));
+                bases.extend(fits);
+            }
+            return;
+        }
+        fits.push((next, end));
+        id = next;
+    }
+}
+
+/// What one neighbour tells of a base, and which: that it ends where this one begins, or the other way round. The
+/// one that ends there must look whole, and a frame of the other must attest that all before it was durable.
+fn from_one_side(id: u64, found: &Found, bases: &BTreeMap<u64, u64>) -> Option<(u64, u64)> {
+    let segment = found.segments.get(&id)?;
+    let before = found
+        .segments
+        .range(..id)
+        .next_back()
+        .filter(|(before, _)| next_segment(**before, found) == Some(id));
+    let before = before.filter(|_| attests(segment)).and_then(|(before, other)| {
+        Some((bases.get(before)?.checked_add(u64::from(other.whole_end?))?, *before))
+    });
+    let behind = next_segment(id, found).and_then(|behind| {
+        let base = bases.get(&behind)?.checked_sub(u64::from(segment.whole_end?))?;
+        Some((base, behind)).filter(|_| found.segments.get(&behind).is_some_and(attests))
+    });
+    let told = match (before, behind) {
+        // They contradict each other.
+        (Some(_), Some(_)) => None,
+        (one, other) => one.or(other),
+    };
+    told.filter(|(base, _)| *base <= LARGEST_END / 2)
+}
+
+/// Whether a frame of the segment says that everything before the segment was durable.
+fn attests(segment: &Segment) -> bool {
+    segment.watermark.is_some_and(|relative| relative >= 0)
+}
+
+/// How many records a segment has, if there are any, and no gap between them.
+fn chain_end(segment: &Segment) -> Option<u32> {
+    let mut runs: Vec<&Range<u32>> = segment.pieces.iter().map(|piece| &piece.run.ordinals).collect();
+    runs.sort_by_key(|ordinals| (ordinals.start, ordinals.end));
+    let mut end = 0;
+    for ordinals in runs {
+        if ordinals.start > end {
+            return None;
+        }
+        end = end.max(ordinals.end);
+    }
+    Some(end).filter(|end| *end > 0)
 }
 
 /// The offset behind the last record that a segment holds for the log, and why those behind are not the log's; none
@@ -312,7 +406,8 @@ fn proven_end(found: &Found, bases: &BTreeMap<u64, u64>) -> u64 {
         Some(seal.map_or(end, |seal| end.min(seal.next_offset)).min(later.unwrap_or(u64::MAX)))
     });
     let said = state.into_iter().flat_map(|state| {
-        let seals = state.sealed().map(|(_, _, seal)| seal.next_offset);
+        let seals =
+            state.sealed().filter(|(_, sealed, _)| is_possible(sealed)).map(|(_, _, seal)| seal.next_offset);
         let born = state.segments.values().filter_map(|segment| segment.born).map(|born| born.durable_end);
         seals.chain(born).chain(state.closed.map(|close| close.next_offset)).chain([state.front])
     });

@@ -335,10 +335,14 @@ fn more(
 /// What only a MANIFEST knows.
 fn unknown_without_manifest(manifest: &Manifest, carved: bool) -> Option<String> {
     let Manifest::Unusable { word, why } = manifest else { return None };
-    let why = if carved { String::new() } else { format!(" ({why})") };
+    let manifest = stonelog::manifest::FILE_NAME;
+    let begin = if carved {
+        format!("carving looks for no {manifest}")
+    } else {
+        format!("{manifest} is {word} ({why})")
+    };
     Some(format!(
-        "{} is {word}{why}: metadata and declared losses are not in the new log, its front is that of the first \
-         record found, and records that were truncated back may be in it again",
-        stonelog::manifest::FILE_NAME,
+        "{begin}: metadata and declared losses are not in the new log, its front is that of the first record found, \
+         and records that were truncated back may be in it again"
     ))
 }

@@ -55,10 +55,9 @@ impl Bench {
         loop {
             let before = picture(&bench.directory);
             fs::create_dir(&copy).unwrap();
-            for path in before.keys().filter(|path| path.is_file()) {
-                fs::copy(path, copy.join(path.file_name().unwrap())).unwrap();
-            }
-            if picture(&bench.directory) == before {
+            let copied = |path: &PathBuf| fs::copy(path, copy.join(path.file_name().unwrap())).is_ok();
+            let all = before.keys().filter(|path| path.is_file()).all(copied);
+            if all && picture(&bench.directory) == before {
                 break;
             }
             fs::remove_dir_all(&copy).unwrap();
@@ -182,12 +181,14 @@ pub fn picture(directory: &Path) -> BTreeMap<PathBuf, (Option<Vec<u8>>, SystemTi
     let mut picture = BTreeMap::new();
     let mut left = vec![directory.to_path_buf()];
     while let Some(path) = left.pop() {
-        let metadata = fs::metadata(&path).unwrap();
+        // What a live log renames meanwhile is not in the picture, which then differs from the next one.
+        let Ok(metadata) = fs::metadata(&path) else { continue };
         let bytes = if metadata.is_dir() {
             left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
             None
         } else {
-            Some(fs::read(&path).unwrap())
+            let Ok(bytes) = fs::read(&path) else { continue };
+            Some(bytes)
         };
         picture.insert(path, (bytes, metadata.modified().unwrap()));
     }
