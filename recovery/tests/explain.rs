@@ -6,6 +6,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "tests: a failed expectation is how they speak, and they make real files"
@@ -297,4 +298,15 @@ fn places_that_are_none_are_usage_errors_and_files_that_are_none_are_said_to_be(
         assert!(ran.stderr.contains("has no file"), "{ran:?}");
     }
     assert_eq!(run(&["explain", "/nonexistent-stonelog", "5"]).code, 8);
+}
+
+#[test]
+fn beside_a_writer_it_is_as_of_one_moment() {
+    let bench = Bench::empty();
+    let log = bench.open();
+    log.append(payload(0)).unwrap();
+    let (code, told) = explain(&bench.directory, "0");
+    assert_eq!((code, &told["valid"], &told["advisory"]), (0, &true.into(), &true.into()), "{told:#}");
+    assert!(fact(&told, "in use").contains("one moment"), "{told:#}");
+    log.close().unwrap();
 }

@@ -6,6 +6,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "tests: a failed expectation is how they speak, and they make real files"
@@ -271,4 +272,20 @@ fn what_is_no_log_is_said_to_be_none() {
     assert_eq!(run(&["map", home.path().to_str().unwrap()]).code, 8);
     assert_eq!(run(&["map", "/nonexistent-stonelog"]).code, 8);
     assert_eq!(run(&["map", "/nonexistent-stonelog", "--width", "3"]).code, 16);
+}
+
+#[test]
+fn beside_a_writer_it_is_advisory_and_nothing_is_torn() {
+    let bench = Bench::empty();
+    let log = bench.open();
+    for offset in 0..50 {
+        log.append(support::payload(offset)).unwrap();
+    }
+    let (code, map) = json(&["map", bench.directory.to_str().unwrap(), "--json"]);
+    let map = map.unwrap();
+    assert_eq!((code, &map["advisory"]), (0, &true.into()), "{map:#}");
+    let totals: Vec<_> =
+        map["totals"].as_array().unwrap().iter().map(|total| total["state"].clone()).collect();
+    assert!(totals.iter().all(|state| state == "clean" || state == "preallocated"), "{map:#}");
+    log.close().unwrap();
 }
