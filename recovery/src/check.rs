@@ -28,6 +28,7 @@ use crate::lister::{self, Seen};
 use crate::lock::{self, Holder};
 use crate::looking::{LookingDisk, StoreSource};
 use crate::loose::LooseStore;
+use crate::mending;
 use crate::opening::Opening;
 use crate::output::{self, BAD, FAINT, GOOD, ODD, Output, SCHEMA_VERSION, STRONG, Span, styled};
 use crate::{Exit, Failure};
@@ -89,6 +90,7 @@ pub(crate) struct Report {
 
 /// Looks at everything.
 pub(crate) fn look(directory: &Path, progress: bool) -> Result<Report, Failure> {
+    mending::refuse_unfinished(&LookingDisk::default(), directory)?;
     let meter = Meter::new(directory, progress);
     let disk = meter.disk();
     let holder = lock::holder(&OsDisk, directory);

@@ -85,6 +85,7 @@ codes! {
     Unfinished "N-UNFINISHED" "a log that was about to be begun",
     Lost "N-LOST" "records that a repair gave up",
     Quarantine "N-QUARANTINE" "files that a recovery took out and kept",
+    Repaired "N-REPAIRED" "files that a repair replaced or took out and kept",
     Strange "N-STRANGE" "a name that is not Stonelog's",
 }
 

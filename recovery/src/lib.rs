@@ -5,8 +5,8 @@
 //! error. It deliberately does not know what a frame or a manifest is: the library does, and the
 //! library's inspection, scanner and judgement are the only ones.
 //!
-//! Invariants: no verb here changes a byte (they all look through `looking::LookingDisk`, which
-//! refuses to); results go to stdout, progress and errors to stderr; every error names the next step.
+//! Invariants: no verb here changes a byte of a log (they all look through `looking::LookingDisk`, which
+//! refuses to; `demo` writes only where there is nothing yet, `map` only the page asked for); results go to stdout, progress and errors to stderr; every error names the next step.
 //!
 //! Why the exit codes of fsck(8): whoever writes a script around this tool knows them already.
 //!
@@ -47,9 +47,9 @@ Exit codes, as fsck(8):
   16  usage error
   32  cancelled
 
-Only repair, rebuild and undo with --apply change a log; salvage and demo write into a directory of
-their own. Every other command changes nothing, takes no lock and makes no file: it works on read-only
-media, and beside a program that has the log open.";
+Only repair, rebuild and undo with --apply change a log. salvage and demo write into a directory of
+their own, map --html writes one page elsewhere. Every other command changes nothing, takes no lock and
+makes no file: it works on read-only media, and beside a program that has the log open.";
 
 /// Checks and inspects Stonelog directories.
 #[derive(Debug, Parser)]

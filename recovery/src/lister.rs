@@ -89,22 +89,15 @@ struct Lister<'a> {
 
 impl Lister<'_> {
     /// What to do about records that are gone.
-    fn keep_the_rest(&self) -> String {
-        format!(
-            "copy the directory elsewhere before anything is changed; what can be read: log-repair dump {}",
-            self.directory.display()
-        )
-    }
-
-    fn look_at_frames(&self) -> String {
-        loose::look_at_frames(self.directory)
+    fn see_the_plan(&self) -> String {
+        loose::see_the_plan(self.directory)
     }
 
     fn manifest(&mut self) {
         let name = manifest::FILE_NAME;
         match &self.seen.findings.manifest {
             Reading::Damaged(damage) => {
-                let finding = Finding::new(Code::Manifest, &damage.what, self.look_at_frames()).in_file(name);
+                let finding = Finding::new(Code::Manifest, &damage.what, self.see_the_plan()).in_file(name);
                 let mut finding = match damage.position {
                     Some(position) => finding.at(position, None),
                     None => finding,
@@ -121,7 +114,7 @@ impl Lister<'_> {
                 match evidence.into_iter().next() {
                     Some(file) => {
                         let next = "look for MANIFEST where this directory was copied or restored from; ".to_string()
-                            + &self.look_at_frames();
+                            + &self.see_the_plan();
                         self.found.push(
                             Finding::new(Code::ManifestMissing, "there is no MANIFEST, though a log was here", next)
                                 .in_file(name)
@@ -157,7 +150,7 @@ impl Lister<'_> {
             (&self.seen.findings.manifest, self.seen.opening)
         {
             let mut finding =
-                Finding::new(Code::ManifestEdit, &damage.what, self.look_at_frames()).in_file(name);
+                Finding::new(Code::ManifestEdit, &damage.what, self.see_the_plan()).in_file(name);
             finding.proof = damage.proof.clone();
             self.found.push(finding);
         }
@@ -187,12 +180,12 @@ impl Lister<'_> {
                 let next = if self.seen.findings.listing.quarantined.contains(&name) {
                     format!(
                         "a file of this name is in quarantine/: see {name}.json beside it for why; {}",
-                        self.keep_the_rest()
+                        self.see_the_plan()
                     )
                 } else {
                     format!(
                         "look for {name} (a backup, lost+found, a mount that is missing); {}",
-                        self.keep_the_rest()
+                        self.see_the_plan()
                     )
                 };
                 new(Code::SegmentMissing, next).proven(named)
@@ -203,15 +196,15 @@ impl Lister<'_> {
                     _ => damage.what.clone(),
                 };
                 let next =
-                    format!("look into the system's log for what the disk says; {}", self.keep_the_rest());
+                    format!("look into the system's log for what the disk says; {}", self.see_the_plan());
                 Finding { what: why, ..new(Code::Unreadable, next).proven(named) }
             }
-            DamageKind::StoreShort => new(Code::SegmentShort, self.keep_the_rest()).proven(proven_end),
+            DamageKind::StoreShort => new(Code::SegmentShort, self.see_the_plan()).proven(proven_end),
             DamageKind::Head => {
                 let proof = "the head is durable before the store is named in the MANIFEST";
-                new(Code::Head, self.keep_the_rest()).at(0, Some(BASE_POSITION)).proven(proof)
+                new(Code::Head, self.see_the_plan()).at(0, Some(BASE_POSITION)).proven(proof)
             }
-            DamageKind::Base => new(Code::Base, self.keep_the_rest()).proven(proven_end),
+            DamageKind::Base => new(Code::Base, self.see_the_plan()).proven(proven_end),
             DamageKind::Frames(defect) => {
                 let position = damage.position.unwrap_or(FIRST_FRAME);
                 let end = segment.and_then(|segment| gap_end(segment, position));
@@ -224,7 +217,7 @@ impl Lister<'_> {
                     return;
                 }
                 let code = defect.map_or(Code::FrameHeader, Code::of_defect);
-                let finding = new(code, self.keep_the_rest()).at(position, end).proven(proven_end);
+                let finding = new(code, self.see_the_plan()).at(position, end).proven(proven_end);
                 match defect {
                     Some(defect) => Finding { what: defect.describe().to_string(), ..finding },
                     None => finding,
@@ -237,11 +230,11 @@ impl Lister<'_> {
                     missing.offsets = damage.offsets.clone();
                     return;
                 }
-                let finding = new(Code::Gap, self.keep_the_rest()).proven(proven_end);
+                let finding = new(Code::Gap, self.see_the_plan()).proven(proven_end);
                 Finding { file: None, segment: None, ..finding }
             }
             DamageKind::Unreadable => return self.unreadable_ranges(id, damage, &proven_end),
-            _ => new(Code::FrameHeader, self.keep_the_rest()).proven(proven_end),
+            _ => new(Code::FrameHeader, self.see_the_plan()).proven(proven_end),
         };
         let finding = match damage.position {
             Some(position) if finding.position.is_none() => finding.at(position, None),
@@ -255,7 +248,7 @@ impl Lister<'_> {
 
     /// One finding for each range that the disk could not read and that no missing record tells of.
     fn unreadable_ranges(&mut self, id: u64, damage: &DamageFound, proven_end: &str) {
-        let next = format!("look into the system's log for what the disk says; {}", self.keep_the_rest());
+        let next = format!("look into the system's log for what the disk says; {}", self.see_the_plan());
         let ranges =
             self.segment(id).and_then(|segment| segment.scan.as_ref()).map(|scan| scan.unreadable.clone());
         for range in ranges.unwrap_or_default() {
@@ -295,7 +288,7 @@ impl Lister<'_> {
             };
             let next = format!(
                 "no record is lost by this as long as the MANIFEST lives, but this disk changed bytes: {}",
-                self.keep_the_rest()
+                self.see_the_plan()
             );
             let proof =
                 format!("frames that were written with it are proven durable: the segment begins at {base}");
@@ -329,7 +322,7 @@ impl Lister<'_> {
                 "an earlier opening, told to serve all the same, found {} damaged",
                 records(&offsets)
             );
-            let finding = Finding::new(Code::Declared, what, self.keep_the_rest())
+            let finding = Finding::new(Code::Declared, what, self.see_the_plan())
                 .proven("the MANIFEST holds a Damaged edit, and no Lost one that settles it");
             let finding = match holder {
                 Some((_, id)) => finding.in_store(*id),
@@ -446,7 +439,7 @@ impl Lister<'_> {
                 "a store that was being prepared, and was never used"
             };
             let next = match () {
-                () if refuses && store.id > state.last_id => self.look_at_frames(),
+                () if refuses && store.id > state.last_id => self.see_the_plan(),
                 () if state.quarantined.contains(&store.id) => {
                     "nothing: the next opening moves it".to_string()
                 }
@@ -509,6 +502,16 @@ impl Lister<'_> {
             let next = "nothing; each has a .json beside it that says why. They may be deleted once nobody needs them";
             self.found
                 .push(Finding::new(Code::Quarantine, what, next).in_file(format!("{}/", names::QUARANTINE)));
+        }
+        if !listing.repairs.is_empty() {
+            let count = output::count(listing.repairs.len() as u64, "repair");
+            let what = format!("what {count} replaced or took out, and kept");
+            let next = format!(
+                "nothing; the last one can be taken back as long as nothing was written since: log-repair undo {}. It may be \
+                 deleted once nobody needs it",
+                self.directory.display()
+            );
+            self.found.push(Finding::new(Code::Repaired, what, next).in_file(format!("{}/", names::REPAIR)));
         }
         for name in &listing.strange {
             let what = "a name that is not Stonelog's, left alone";

@@ -22,12 +22,9 @@ pub(crate) struct LooseStore {
     pub(crate) scan: Option<Outcome>,
 }
 
-/// What to do where only the frames can tell.
-pub(crate) fn look_at_frames(directory: &Path) -> String {
-    format!(
-        "copy the directory elsewhere before anything is changed; what the stores hold: log-repair dump {} --frames",
-        directory.display()
-    )
+/// What to do about damage.
+pub(crate) fn see_the_plan(directory: &Path) -> String {
+    format!("see what a repair would do, and what it would lose: log-repair plan {}", directory.display())
 }
 
 /// What stores without a manifest say by themselves.
@@ -49,7 +46,7 @@ pub(crate) fn list(stores: &[LooseStore], directory: &Path) -> Vec<Finding> {
             } else {
                 Code::Head
             };
-            let finding = Finding::new(code, what, look_at_frames(directory)).in_store(loose.id);
+            let finding = Finding::new(code, what, see_the_plan(directory)).in_store(loose.id);
             found.push(finding.at(0, Some(BASE_POSITION)));
         }
         let Some(scan) = &loose.scan else { continue };
@@ -68,7 +65,7 @@ pub(crate) fn list(stores: &[LooseStore], directory: &Path) -> Vec<Finding> {
         }
         for range in &scan.unreadable {
             let what = Defect::Unreadable.describe();
-            let next = look_at_frames(directory);
+            let next = see_the_plan(directory);
             found.push(
                 Finding::new(Code::Unreadable, what, next)
                     .in_store(loose.id)

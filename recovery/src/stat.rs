@@ -20,6 +20,7 @@ use stonelog::store::{FIRST_FRAME, Origin};
 
 use crate::lock;
 use crate::looking::LookingDisk;
+use crate::mending;
 use crate::output::{self, BAD, Columns, GOOD, ODD, Output, SCHEMA_VERSION, STRONG, Span, styled};
 use crate::{Exit, Failure};
 
@@ -39,6 +40,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Failure> {
     let directory = &arguments.directory.path;
     let disk = LookingDisk::default();
+    mending::refuse_unfinished(&disk, directory)?;
     let findings = inspect(&disk, directory, Depth::Opening)?;
     let shown = directory.display();
     if !findings.listing.exists {

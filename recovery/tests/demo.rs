@@ -6,6 +6,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "tests: a failed expectation is how they speak, and they make real files"

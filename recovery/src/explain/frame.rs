@@ -318,16 +318,21 @@ pub(super) fn standing(around: &Around<'_>, told: &mut Explained, offset: Option
     }
     let mark = told.kind == "frame" && told.offset.is_none();
     if offset < proven || (mark && offset <= proven) {
-        told.fact("proven end", format!("{proven}, behind it: it was acknowledged ({proof})"));
+        told.fact("proven end", format!("{proven}, and this lies below: it was acknowledged ({proof})"));
     } else if offset < valid {
-        told.fact("proven end", format!("{proven}, before it: whole, and not proven acknowledged ({proof})"));
+        told.fact(
+            "proven end",
+            format!("{proven}, and this does not lie below: whole, not proven acknowledged ({proof})"),
+        );
     } else {
-        told.fact("proven end", format!("{proven}, before it ({proof})"));
+        told.fact("proven end", format!("{proven}, and this does not lie below ({proof})"));
     }
     if offset >= valid && offset >= proven && !mark {
         told.fact(
             "valid end",
-            format!("{valid}, before it: behind the last whole batch, no record of the log"),
+            format!(
+                "{valid}, and this does not lie below: behind the last whole batch, no record of the log"
+            ),
         );
     }
 }

@@ -198,10 +198,7 @@ fn of_offset(sight: &mut Sight, offset: u64, most: u64) -> Result<Explained, Fai
             format!("record {offset} was truncated away: the log begins at offset {front}"),
         )
     } else if lost {
-        Explained::new(
-            "lost",
-            format!("record {offset} is lost: a repair gave it up, and reading it gives Error::Lost"),
-        )
+        Explained::new("lost", lost_title(offset))
     } else if offset >= end {
         Explained::new(
             "beyond-end",
@@ -250,9 +247,17 @@ fn missing(around: &Around<'_>, offset: u64, ordinal: u32) -> Explained {
     } else {
         told.title = format!("record {offset} has no valid frame: {}", frame::defect(gap_defect(around)));
     }
+    if around.sight.state().is_some_and(|state| state.lost.contains(offset)) {
+        told.kind = "lost";
+        told.title = lost_title(offset);
+    }
     told.offset = Some(offset);
     told.valid = Some(false);
     told
+}
+
+fn lost_title(offset: u64) -> String {
+    format!("record {offset} is lost: a repair gave it up, and reading it gives Error::Lost")
 }
 
 fn gap_defect(around: &Around<'_>) -> Option<stonelog::scan::Defect> {

@@ -146,7 +146,12 @@ fn rows(piece: &Piece, fields: &[Field], output: &mut Output) -> io::Result<()> 
             } else {
                 "--".to_string()
             };
-            marks.push_str(&styled(style, format!("{mark}{dash}")));
+            if dash == '-' {
+                marks.push_str(&styled(style, format!("{mark}{dash}")));
+            } else {
+                marks.push_str(&format!("{} ", styled(style, mark.trim_end())));
+                marks.push_str(if mark.ends_with(' ') { " " } else { "" });
+            }
         }
         output.line(format_args!("{row:08x}  {hex} |{text}|"))?;
         if begins {

@@ -10,6 +10,7 @@ mod page;
 mod picture;
 mod terminal;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -41,8 +42,8 @@ The exit code is that of check: 4 where there is damage.";
 pub(crate) struct Arguments {
     #[command(flatten)]
     directory: crate::Directory,
-    /// Writes one self-contained page instead: the same map, zoomable down to the frame, with the
-    /// findings beside it.
+    /// Writes one self-contained page instead (to stdout for -): the same map, zoomable down to the
+    /// frame, with the findings beside it.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "all", "width", "ascii"])]
     html: Option<PathBuf>,
     /// Shows every segment; otherwise runs of clean ones are folded where there are many.
@@ -64,7 +65,8 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Failure> {
     let directory = &arguments.directory.path;
-    if let Some(file) = &arguments.html {
+    let stdout = arguments.html.as_deref() == Some(Path::new("-"));
+    if let Some(file) = arguments.html.as_ref().filter(|_| !stdout) {
         refuse_inside(directory, file)?;
     }
     let report = check::look(directory, !arguments.no_progress)?;
@@ -75,6 +77,12 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Fa
     let exit = Exit::of(report.worst() == Some(Severity::Damage));
     if let Some(file) = &arguments.html {
         let page = page::render(&map, &disk, &[]);
+        if stdout {
+            let mut raw = output.raw()?;
+            raw.write_all(page.as_bytes())?;
+            raw.flush()?;
+            return Ok(exit);
+        }
         save(file, page.as_bytes())?;
         output.line(report.headline())?;
         let bytes = output::bytes(page.len() as u64);

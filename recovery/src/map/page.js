@@ -12,6 +12,7 @@
   const rank = new Map([...states].reverse().map((state, place) => [state, place]));
   const meaning = new Map(data.states.map((s) => [s.state, s.meaning]));
   const segments = data.rows.filter((row) => row.row === "segment");
+  const label = (state) => (state === "beyond-seal" ? "outside the log" : state);
   const bySegment = new Map(segments.map((row) => [row.segment, row]));
 
   // ---- words ----
@@ -143,7 +144,7 @@
     const item = element("li");
     item.title = meaning.get(total.state);
     const swatch = document.createElement("canvas");
-    item.append(swatch, element("b", "", total.state.replace("-", " ")), element("span", "", bytes(total.bytes)));
+    item.append(swatch, element("b", "", label(total.state)), element("span", "", bytes(total.bytes)));
     item.querySelector("b").style.fontWeight = "500";
     $("legend").append(item);
     legend.push([swatch, total.state]);
@@ -227,7 +228,11 @@
     drawSpans(context, chosen.spans, from, to, 0, width, top, tall);
     context.font = "11px " + getComputedStyle(document.documentElement).getPropertyValue("--mono");
     context.textBaseline = "middle";
-    for (const frame of chosen.frames) {
+    // Numbers on most of the frames, or on none.
+    const visible = chosen.frames.filter((frame) => frame.end > from && frame.start < to);
+    const roomy = visible.filter((frame) => (frame.end - frame.start) * scale > 16 * scale + 7 * String(frame.offset).length + 8);
+    const numbered = roomy.length * 2 > visible.length;
+    for (const frame of visible) {
       if (frame.end <= from || frame.start >= to) continue;
       const wide = (frame.end - frame.start) * scale;
       if (wide < 4) continue;
@@ -239,11 +244,18 @@
         context.fillStyle = "rgba(0,0,0,.16)";
         context.fillRect(x(frame.start) + .5, top, Math.max(0, head - .5), tall);
       }
-      const label = frame.kind === "mark" ? "mark" : frame.offset === null ? "" : String(frame.offset);
+      const words = frame.kind === "mark" ? "mark" : frame.offset === null ? "" : String(frame.offset);
       const left = Math.max(x(frame.start) + head, 0) + 5;
-      if (label && Math.min(x(frame.end), width) - left > context.measureText(label).width + 3) {
-        context.fillStyle = "#fff";
-        context.fillText(label, left, top + tall / 2);
+      if (numbered && words && Math.min(x(frame.end), width) - left > context.measureText(words).width + 3) {
+        const under = chosen.spans.find((part) => part.start <= frame.start && frame.start < part.end);
+        context.fillStyle = under && under.state === "clean" ? "#fff" : colours.ink;
+        if (under && under.state !== "clean") {
+          const wide = context.measureText(words).width;
+          context.fillStyle = colours.card;
+          context.fillRect(left - 3, top + tall / 2 - 8, wide + 6, 16);
+          context.fillStyle = colours.ink;
+        }
+        context.fillText(words, left, top + tall / 2);
       }
     }
     for (const part of chosen.spans) {
@@ -290,7 +302,7 @@
     const frame = chosen.frames.find((f) => f.start <= at && at < f.end);
     out.replaceChildren();
     if (!part) return;
-    const word = element("b", "", part.state.replace("-", " "));
+    const word = element("b", "", label(part.state));
     out.append(word, " \u00b7 bytes " + number(part.start) + "\u2009..\u2009" + number(part.end) + " (" + bytes(part.end - part.start) + ")");
     if (part.offsets) out.append(" \u00b7 " + records(part.offsets));
     if (at < 1024) out.append(" \u00b7 " + (at < 512 ? "head sector" : "base sector"));
@@ -577,4 +589,5 @@
   const first = places.find(([, part]) => part.state === "damaged") || places[0];
   if (first) choose(first[0], first[1], findingAt(first[0], first[1]));
   else if (segments.length) choose(segments[0], null);
+  if (!first && data.findings.length && data.findings[0].severity === "damage") mark(0);
 })();

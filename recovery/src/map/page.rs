@@ -7,6 +7,8 @@
 
 use serde::Serialize;
 use stonelog::disk::{Disk, OsDisk};
+#[cfg(test)]
+use stonelog::names;
 
 use super::aside::{self, Shown};
 use super::picture::{Bar, State};
@@ -216,4 +218,75 @@ fn assemble(page: &Page<'_>) -> String {
     }
     html.push_str(rest);
     html
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check;
+    use crate::looking::LookingDisk;
+    use crate::map::picture::Span as Bytes;
+
+    fn bar(segment: u64, worst: State) -> Bar {
+        let spans = (0..3).map(|n| Bytes { start: n * 100, end: (n + 1) * 100, state: worst, offsets: None });
+        Bar {
+            segment,
+            file: names::store(segment),
+            kind: "sealed",
+            origin: Some("roll"),
+            created_millis: Some(0),
+            offsets: Some(Span { start: segment * 10, end: segment * 10 + 10 }),
+            file_bytes: Some(300),
+            length: 300,
+            sealed_at: Some(300),
+            worst,
+            spans: spans.collect(),
+            findings: Vec::new(),
+        }
+    }
+
+    fn page(bars: &[Bar], plan: &[PlannedAction]) -> (String, serde_json::Value) {
+        let golden = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/closed"));
+        let Ok(report) = check::look(golden, false) else { panic!("the golden log cannot be checked") };
+        let html = render(&Map { report: &report, bars }, &LookingDisk::default(), plan);
+        let data = html.split_once("id=\"data\">").unwrap().1.split_once("</script>").unwrap().0;
+        let value = serde_json::from_str(data).unwrap();
+        (html, value)
+    }
+
+    #[test]
+    fn a_huge_log_makes_no_huge_page() {
+        let mut bars: Vec<Bar> = (1..200_000).map(|id| bar(id, State::Clean)).collect();
+        bars[70_000].worst = State::Damaged;
+        bars[70_000].spans[1].state = State::Damaged;
+        let (html, data) = page(&bars, &[]);
+        assert!(html.len() < 1 << 20, "{}", html.len());
+        let rows = data["rows"].as_array().unwrap();
+        let told: Vec<_> = rows.iter().map(|row| row["row"].as_str().unwrap()).collect();
+        assert_eq!(told, ["fold", "segment", "fold"]);
+        assert_eq!((&rows[0]["segments"], &rows[1]["segment"]), (&70_000.into(), &70_001.into()));
+        // Where all are damaged, what is left out is counted.
+        bars.iter_mut().for_each(|bar| bar.worst = State::Damaged);
+        let (html, data) = page(&bars, &[]);
+        assert!(html.len() < 4 << 20, "{}", html.len());
+        let (shown, left_out) =
+            (data["rows"].as_array().unwrap().len(), data["rows_left_out"].as_u64().unwrap());
+        assert_eq!(shown as u64 + left_out, 199_999);
+    }
+
+    #[test]
+    fn a_plan_is_put_beside_the_findings() {
+        let action = PlannedAction {
+            what: "Seal".to_string(),
+            why: "</script><b>".to_string(),
+            file: Some(names::store(1)),
+            segment: Some(1),
+            position: Some(2000),
+            position_end: None,
+            loses: Some(Span { start: 3, end: 4 }),
+        };
+        let (html, data) = page(&[bar(1, State::Clean)], &[action]);
+        assert_eq!(data["plan"][0]["loses"]["start"], 3);
+        assert!(!html.contains("</script><b>"), "text ends the data");
+    }
 }

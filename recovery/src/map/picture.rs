@@ -21,6 +21,7 @@ use stonelog::store::{BASE_POSITION, FIRST_FRAME, Origin};
 use super::aside::Aside;
 use crate::check::Report;
 use crate::finding::{Code, Finding, Severity};
+use crate::opening::Opening;
 use crate::output::Span as Offsets;
 
 /// At most this many spans are told apart in a bar; beyond, neighbours are told as their worst.
@@ -248,11 +249,13 @@ impl Painter<'_> {
         };
         let mut layers = self.sectors(&segment.store);
         if let Some(scan) = &segment.scan {
+            // In a log that is damaged, what follows the damage is no tear.
+            let opens = matches!(self.report.opening, Opening::Opens(_));
             let limits = Limits {
                 front: state.front,
                 front_position: self.aside.front.filter(|(id, _)| *id == segment.id).map(|(_, at)| at),
                 lost: Some(&state.lost),
-                torn_from: ends.filter(|_| seal.is_none()).map(|(valid, proven)| valid.max(proven)),
+                torn_from: ends.filter(|_| seal.is_none() && opens).map(|(valid, proven)| valid.max(proven)),
                 seal: seal.map(|seal| (seal.next_offset, seal.length)),
             };
             self.frames(scan, segment.base, &limits, &mut layers);
@@ -308,7 +311,7 @@ impl Painter<'_> {
                 ));
                 (bytes.start, records.start) = (at, front);
             }
-            let whole = limits.torn_from.is_none_or(|torn| from < torn || run.ordinals.is_empty());
+            let whole = limits.torn_from.is_none_or(|torn| from <= torn || run.ordinals.is_empty());
             let state = if whole { State::Clean } else { unproven };
             let ends_inside = whole
                 && limits.torn_from.is_some_and(|torn| held.is_some_and(|held| held.end > torn))
@@ -336,6 +339,17 @@ impl Painter<'_> {
         }
     }
 
+    /// What the next opening will cut: never proven, however whole it looks. (One that refuses cuts
+    /// nothing, and what it would serve is no verdict on these bytes.)
+    fn cut<'a>(&'a self, bar: &'a Bar) -> impl Iterator<Item = Layer> + 'a {
+        let recovery = match &self.report.opening {
+            Opening::Opens(recovery) if !self.report.is_advisory() => Some(recovery),
+            _ => None,
+        };
+        let cut = recovery.into_iter().flat_map(|recovery| &recovery.cut);
+        cut.filter(|cut| cut.file == bar.file).map(|cut| (cut.positions.clone(), State::Torn, None))
+    }
+
     /// Lays the findings over what is known, and makes spans of it all.
     fn finish(&self, mut bar: Bar, mut layers: Vec<Layer>, scan: Option<&Outcome>, base: Option<u64>) -> Bar {
         let painted: Vec<Layer> = bar
@@ -349,6 +363,7 @@ impl Painter<'_> {
             bar.length = bar.length.max(bytes.end);
         }
         layers.extend(painted);
+        layers.extend(self.cut(&bar));
         bar.spans = flatten(bar.length, layers);
         bar.worst = bar.spans.iter().map(|span| span.state).max().unwrap_or(State::Preallocated);
         bar

@@ -290,6 +290,11 @@ impl Task<'_> {
     }
 }
 
+/// Refuses to look at a log that a repair has half moved.
+pub(crate) fn refuse_unfinished(disk: &dyn Disk, directory: &Path) -> Result<(), Failure> {
+    repair::pending(disk, directory)?.map_or(Ok(()), |pending| Err(interrupted(directory, pending)))
+}
+
 /// Says so where there is no such directory.
 fn there_is(disk: &dyn Disk, directory: &Path) -> Result<(), Failure> {
     match disk.exists(directory) {
