@@ -22,7 +22,7 @@
     let unit = 0;
     let left = n;
     while (left >= 1024 && unit < units.length - 1) { left /= 1024; unit += 1; }
-    return (unit === 0 ? String(left) : left.toFixed(1)) + " " + units[unit];
+    return (unit === 0 ? String(left) : (Math.floor(left * 10) / 10).toFixed(1)) + " " + units[unit];
   };
   const hex = (n) => n.toString(16);
   const span = (o) => (o ? number(o.start) + "\u2009..\u2009" + number(o.end) : "\u2013");
@@ -449,6 +449,9 @@
   for (const [text, className] of [["id", "num id"], ["state", "kind"], ["offsets", "num offsets"], ["size", "num size"], ["bytes, all to one scale", ""]]) headRow.append(element("span", className, text));
   headRow.setAttribute("role", "presentation");
   list.append(headRow);
+  const widest = (texts, least) => Math.max(least, ...texts.map((text) => text.length + 1));
+  list.style.setProperty("--ids", widest(data.rows.map((row) => hex(row.row === "fold" ? row.first : row.segment)), 5) + 2 + "ch");
+  list.style.setProperty("--offsets", widest(data.rows.map((row) => span(row.offsets)), 12) + "ch");
   data.rows.forEach((row, place) => {
     if (row.row === "fold") {
       const line = element("div", "row fold");

@@ -287,6 +287,7 @@ mod tests {
         };
         let (html, data) = page(&[bar(1, State::Clean)], &[action]);
         assert_eq!(data["plan"][0]["loses"]["start"], 3);
-        assert!(!html.contains("</script><b>"), "text ends the data");
+        assert_eq!(data["plan"][0]["why"], "</script><b>");
+        assert!(!html.contains("</script><b>") && !html.contains("</script\\u003e"), "text ends the data");
     }
 }
