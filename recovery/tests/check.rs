@@ -82,7 +82,7 @@ fn a_flipped_byte_in_a_sealed_segment_is_named() {
     assert_eq!(found["position"], position);
     assert_eq!(found["position_end"], position + (16 + payload(42).len() as u64).next_multiple_of(8));
     assert!(found["proof"].as_str().unwrap().contains("Seal"), "{found:#}");
-    assert!(found["next"].as_str().unwrap().contains("log-repair dump"), "{found:#}");
+    assert!(found["next"].as_str().unwrap().contains("log-repair plan"), "{found:#}");
     // The library, asked for that record, says the same.
     let log = Options::new().on_damage(DamagePolicy::Serve).open_read_only(&bench.directory).unwrap();
     assert!(log.read(42).is_err());
