@@ -13,6 +13,7 @@
 //! Why a library beside the binary: so that tests can run every verb in their own process, and count
 //! what it takes. It is no interface to build on; that is the `stonelog` crate.
 
+mod alone;
 mod check;
 mod dump;
 mod finding;
@@ -23,6 +24,7 @@ mod loose;
 mod opening;
 mod output;
 mod stat;
+mod sure;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
