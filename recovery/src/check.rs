@@ -16,21 +16,21 @@ use std::sync::Arc;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use stonelog::disk::{Disk, OsDisk};
-use stonelog::frame::Seed;
 use stonelog::manifest::{OffsetRanges, Reading};
 use stonelog::recovery::verdict::Assessment;
-use stonelog::recovery::{Depth, Findings, SegmentFindings, StoreFindings, inspect};
-use stonelog::scan::{self, Extent, Outcome};
-use stonelog::store::FIRST_FRAME;
+use stonelog::recovery::{Depth, Findings, SegmentFindings, inspect};
+use stonelog::scan::Outcome;
 
+use crate::alone;
 use crate::finding::{self, Code, Finding, Severity};
 use crate::lister::{self, Seen};
 use crate::lock::{self, Holder};
-use crate::looking::{LookingDisk, StoreSource};
+use crate::looking::LookingDisk;
 use crate::loose::LooseStore;
 use crate::mending;
 use crate::opening::Opening;
 use crate::output::{self, BAD, FAINT, GOOD, ODD, Output, SCHEMA_VERSION, STRONG, Span, styled};
+use crate::sure::Sure;
 use crate::{Exit, Failure};
 
 /// How often a log that moves is looked at again before its findings are called advisory.
@@ -61,7 +61,10 @@ fn codes_help() -> String {
     for code in Code::ALL {
         text += &format!("  {:<19} {}\n", code.text(), code.meaning());
     }
-    text + "\n" + crate::EXIT_CODES
+    text += "\n\
+Each finding says how sure it is: certain (the evidence excludes all else that the format allows), likely\n\
+(everything points to it; what else it could be is named), possible (look again before acting on it).\n\n";
+    text + crate::EXIT_CODES
 }
 
 pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Failure> {
@@ -119,7 +122,7 @@ pub(crate) fn look(directory: &Path, progress: bool) -> Result<Report, Failure> 
     }
     let loose = match findings.manifest {
         Reading::Whole { .. } => Vec::new(),
-        Reading::Absent | Reading::Damaged(_) => loose_stores(&disk, &findings),
+        Reading::Absent | Reading::Damaged(_) => alone::look(&disk, &findings),
     };
     meter.end();
     let seen = Seen { findings: &findings, loose: &loose, opening: &opening, holder, changed };
@@ -178,39 +181,6 @@ fn is_no_log(findings: &Findings) -> bool {
         && listing.temporary.is_empty()
         && listing.quarantined.is_empty()
         && !lock
-}
-
-/// Looks at each store by itself, where there is no manifest to go by.
-fn loose_stores(disk: &dyn Disk, findings: &Findings) -> Vec<LooseStore> {
-    let open = |id: u64| StoreSource::open(disk, &findings.directory, id);
-    let heads = findings.listing.stores.keys().filter_map(|id| {
-        let head = *open(*id).ok()?.findings(&[0; 16], *id).head()?;
-        (head.id == *id).then_some(head.uuid)
-    });
-    let identities: Vec<[u8; 16]> = heads.collect();
-    let mut stores = Vec::new();
-    for (id, length) in &findings.listing.stores {
-        let mut loose = LooseStore { id: *id, store: StoreFindings::Missing, scan: None };
-        match open(*id) {
-            Err(error) => loose.store = StoreFindings::Unreadable { why: error.to_string() },
-            Ok(source) => {
-                let own =
-                    source.findings(&[0; 16], *id).head().filter(|head| head.id == *id).map(|head| head.uuid);
-                // A lost head's neighbours know which log this is.
-                if let Some(uuid) = own.or(identities.first().copied()) {
-                    loose.store = source.findings(&uuid, *id);
-                    let seed = Seed::of_segment(&uuid, *id);
-                    let base = loose.store.base();
-                    let extent = Extent { seed, start: FIRST_FRAME, end: *length, base, ordinal_end: None };
-                    loose.scan = Some(scan::scan(&source, &extent, |_| {}));
-                } else {
-                    loose.store = source.findings(&[0; 16], *id);
-                }
-            }
-        }
-        stores.push(loose);
-    }
-    stores
 }
 
 /// Intact records that are part of the log.
@@ -426,6 +396,8 @@ pub(crate) fn json_finding<'a>(directory: &Path, finding: &'a Finding) -> JsonFi
         position_end: finding.position_end,
         offsets: finding.offsets.as_ref().map(Span::from),
         what: &finding.what,
+        sure: finding.sure,
+        because: finding.because,
         proof: finding.proof.as_deref(),
         next: &finding.next,
     }
@@ -460,6 +432,7 @@ fn show_finding(output: &mut Output, finding: &Finding, last_next: &str) -> io::
     });
     output.line(format!("{}  {}", styled(style, finding.code.text()), place.join(", ")).trim_end())?;
     output.line(format_args!("  what   {}", finding.what))?;
+    output.line(format_args!("  sure   {}: {}", finding.sure.word(), finding.because))?;
     if let Some(proof) = &finding.proof {
         output.line(format_args!("  proof  {proof}"))?;
     }
@@ -499,6 +472,8 @@ pub(crate) struct JsonFinding<'a> {
     position_end: Option<u64>,
     offsets: Option<Span>,
     what: &'a str,
+    sure: Sure,
+    because: &'static str,
     proof: Option<&'a str>,
     next: &'a str,
 }

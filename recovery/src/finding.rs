@@ -17,6 +17,8 @@ use stonelog::manifest::OffsetRanges;
 use stonelog::names;
 use stonelog::scan::Defect;
 
+use crate::sure::{self, Sure};
+
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -127,6 +129,10 @@ pub(crate) struct Finding {
     pub(crate) offsets: Option<Range<u64>>,
     /// What is the matter.
     pub(crate) what: String,
+    /// How sure that is.
+    pub(crate) sure: Sure,
+    /// Why it is no surer, or why it is certain.
+    pub(crate) because: &'static str,
     /// How that is known.
     pub(crate) proof: Option<String>,
     /// What to do.
@@ -136,8 +142,11 @@ pub(crate) struct Finding {
 impl Finding {
     /// A finding about nothing in particular yet.
     pub(crate) fn new(code: Code, what: impl Into<String>, next: impl Into<String>) -> Finding {
+        let (sure, because) = sure::of(code);
         Finding {
             code,
+            sure,
+            because,
             file: None,
             segment: None,
             position: None,
@@ -173,6 +182,12 @@ impl Finding {
 
     pub(crate) fn proven(mut self, proof: impl Into<String>) -> Finding {
         self.proof = Some(proof.into());
+        self
+    }
+
+    /// Less sure than its code usually is, and why.
+    pub(crate) fn only(mut self, sure: Sure, because: &'static str) -> Finding {
+        (self.sure, self.because) = (sure, because);
         self
     }
 

@@ -13,6 +13,7 @@
 //! Why a library beside the binary: so that tests can run every verb in their own process, and count
 //! what it takes. It is no interface to build on; that is the `stonelog` crate.
 
+mod alone;
 mod check;
 mod demo;
 mod dump;
@@ -28,6 +29,7 @@ mod opening;
 mod output;
 mod salvage;
 mod stat;
+mod sure;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

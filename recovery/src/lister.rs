@@ -27,6 +27,7 @@ use crate::lock::Holder;
 use crate::loose::{self, LooseStore};
 use crate::opening::Opening;
 use crate::output::{self, records};
+use crate::sure::Sure;
 
 /// What a look at a directory gave.
 #[derive(Debug)]
@@ -49,6 +50,7 @@ impl Seen<'_> {
         self.holder.is_some() || self.changed
     }
 }
+
 /// All there is to tell, worst first, then in the order of the log.
 pub(crate) fn list(seen: &Seen<'_>) -> Vec<Finding> {
     let mut lister =
@@ -74,6 +76,12 @@ pub(crate) fn list(seen: &Seen<'_>) -> Vec<Finding> {
     lister.found.extend(loose::list(seen.loose, lister.directory));
     lister.names();
     let mut found = lister.found;
+    if seen.changed {
+        let in_flight = "the log changed while it was read: it may have been in flight";
+        for finding in found.iter_mut().filter(|finding| finding.is_damage()) {
+            (finding.sure, finding.because) = (Sure::Possible, in_flight);
+        }
+    }
     found.sort_by_key(|finding| finding.code.severity());
     found
 }

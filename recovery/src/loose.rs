@@ -12,6 +12,7 @@ use stonelog::scan::{Defect, Outcome};
 use stonelog::store::{BASE_POSITION, FIRST_FRAME};
 
 use crate::finding::{Code, Finding};
+use crate::sure::Sure;
 
 /// A store that was looked at by itself, since no manifest says what it is part of.
 #[derive(Debug, Clone)]
@@ -105,8 +106,9 @@ fn loose_gap(id: u64, scan: &Outcome, gap: Gap, base: Option<u64>) -> Finding {
     };
     match mark {
         Some(mark) => {
-            finding.proven(format!("the frame at byte {} attests that more was durable", mark.position))
+            let proof = format!("the frame at byte {} attests that more was durable", mark.position);
+            finding.proven(proof).only(Sure::Likely, "without a MANIFEST nobody knows what was truncated")
         }
-        None => finding,
+        None => finding.only(Sure::Possible, "without a MANIFEST nobody knows where the log ended"),
     }
 }

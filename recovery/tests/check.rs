@@ -89,6 +89,37 @@ fn a_flipped_byte_in_a_sealed_segment_is_named() {
     assert_eq!(*log.read(43).unwrap(), payload(43)[..]);
 }
 
+/// How sure each finding is stands in it, and why: damage below a Seal is certain, a tear never is, and what a
+/// store says without a manifest is worth less.
+#[test]
+fn every_finding_says_how_sure_it_is() {
+    let bench = Bench::closed(300);
+    let (store, _) = bench.flip_record(42);
+    let ran = bench.check();
+    assert!(
+        ran.stdout.contains("  sure   certain: it lies below an end that surviving evidence proves"),
+        "{ran:?}"
+    );
+    let sure = |check: &serde_json::Value, code: &str| {
+        let found = finding(check, code);
+        assert!(!found["because"].as_str().unwrap().is_empty(), "{found:#}");
+        found["sure"].as_str().unwrap().to_string()
+    };
+    assert_eq!(sure(&bench.check_json().1, "E-FRAME-CRC"), "certain");
+    fs::remove_file(bench.path("MANIFEST")).unwrap();
+    let (_, check) = bench.check_json();
+    assert_eq!(sure(&check, "E-MANIFEST-MISSING"), "certain");
+    let found = finding(&check, "E-FRAME-CRC");
+    assert_eq!((&found["file"], &found["sure"]), (&store.to_str().unwrap().into(), &"likely".into()));
+
+    let killed = Bench::killed(300);
+    let last = killed.stores().into_iter().rfind(|store| fs::metadata(store).unwrap().len() > 1024).unwrap();
+    let mut bytes = fs::read(&last).unwrap();
+    bytes.extend([0x5a; 24]);
+    fs::write(&last, bytes).unwrap();
+    assert_eq!(sure(&killed.check_json().1, "W-TAIL-TORN"), "likely");
+}
+
 #[test]
 fn a_flipped_byte_in_the_active_segment_is_named_after_a_clean_close() {
     let bench = Bench::closed(300);

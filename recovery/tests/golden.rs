@@ -67,6 +67,7 @@ fn check(name: &str) -> Value {
         });
         json!({
             "code": finding["code"],
+            "sure": finding["sure"],
             "file": file,
             "position": finding["position"],
             "position_end": finding["position_end"],

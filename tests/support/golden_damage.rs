@@ -254,3 +254,12 @@ pub fn index_of_another_count() -> SimDisk {
     disk.write_file(&name, bytes).unwrap();
     disk
 }
+
+/// The log, repaired, with what was lost named.
+pub fn repaired(disk: SimDisk) -> SimDisk {
+    use stonelog::repair::{Basis, Session, plan};
+    let session = Session::lock(std::sync::Arc::new(disk.clone()), std::path::Path::new(DIRECTORY)).unwrap();
+    let plan = plan(&session.survey(Basis::Manifest).unwrap(), None).unwrap();
+    session.apply(&plan, &plan.to_accept()).unwrap();
+    disk
+}
