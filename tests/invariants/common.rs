@@ -105,18 +105,13 @@ pub fn killed(disk: &SimDisk) -> SimDisk {
 /// Every file of a log directory, by name.
 pub fn files(disk: &SimDisk) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
-    for name in disk.file_names(DIRECTORY) {
+    let mut names: Vec<String> = disk.file_names(DIRECTORY);
+    while let Some(name) = names.pop() {
         match disk.read_file(path(&name)) {
             Some(bytes) => {
                 files.insert(name, bytes);
             }
-            None => {
-                for inner in disk.file_names(path(&name)) {
-                    let inner = format!("{name}/{inner}");
-                    let bytes = disk.read_file(path(&inner)).unwrap();
-                    files.insert(inner, bytes);
-                }
-            }
+            None => names.extend(disk.file_names(path(&name)).iter().map(|inner| format!("{name}/{inner}"))),
         }
     }
     files

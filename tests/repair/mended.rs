@@ -11,7 +11,7 @@ use stonelog::recovery::{Depth, inspect};
 use stonelog::repair::{Basis, Plan, Session, plan};
 use stonelog::{DamagePolicy, Error, Options, ReadMode};
 
-use crate::common::DIRECTORY;
+use crate::common::{DIRECTORY, files};
 
 pub type Records = BTreeMap<u64, Vec<u8>>;
 
@@ -25,30 +25,9 @@ pub fn session(disk: &SimDisk) -> Session {
 
 /// What the log's directory holds, but for the lock and for what repairs keep.
 pub fn contents(disk: &SimDisk) -> BTreeMap<String, Vec<u8>> {
-    let mut files = files_deep(disk);
+    let mut files = files(disk);
     files.retain(|name, _| name != "LOCK" && !name.starts_with("repair/"));
     files
-}
-
-fn files_deep(disk: &SimDisk) -> BTreeMap<String, Vec<u8>> {
-    let mut all = BTreeMap::new();
-    for name in disk.file_names(DIRECTORY) {
-        if name == "repair" {
-            continue;
-        }
-        match disk.read_file(format!("{DIRECTORY}/{name}")) {
-            Some(bytes) => {
-                all.insert(name, bytes);
-            }
-            None => {
-                for inner in disk.file_names(format!("{DIRECTORY}/{name}")) {
-                    let bytes = disk.read_file(format!("{DIRECTORY}/{name}/{inner}"));
-                    all.insert(format!("{name}/{inner}"), bytes.unwrap_or_default());
-                }
-            }
-        }
-    }
-    all
 }
 
 /// Plans and does a repair that gives up exactly what it says.
