@@ -32,12 +32,12 @@ use crate::{Exit, Failure};
 
 const EXAMPLES: &str = "\
 Examples:
-  log-repair explain /var/lib/orders 4711                          the frame of record 4711
-  log-repair explain /var/lib/orders 0000000000000003.store:1840   what holds byte 1840 of that store
-  log-repair explain /var/lib/orders 3:0x730                       the same: segment 3, in hexadecimal
-  log-repair explain /var/lib/orders 3:0                           its head sector
-  log-repair explain /var/lib/orders MANIFEST:512                  the MANIFEST's first edit
-  log-repair explain /var/lib/orders 0000000000000003.index:64     an entry of an index
+  log-repair explain DIR 4711                          the frame of record 4711
+  log-repair explain DIR 0000000000000003.store:1840   what holds byte 1840 of that store
+  log-repair explain DIR 3:0x730                       the same: segment 3, in hexadecimal
+  log-repair explain DIR 3:0                           its head sector
+  log-repair explain DIR MANIFEST:512                  the MANIFEST's first edit
+  log-repair explain DIR 0000000000000003.index:64     an entry of an index
 
 Exit codes: 4 where check finds damage at this place, 0 where it does not.";
 

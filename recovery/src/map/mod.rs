@@ -27,9 +27,9 @@ use crate::{Exit, Failure};
 
 const EXAMPLES: &str = "\
 Examples:
-  log-repair map /var/lib/orders
-  log-repair map /var/lib/orders --all | less
-  log-repair map /var/lib/orders --html orders.html     then open it in any browser, no network needed
+  log-repair map DIR
+  log-repair map DIR --all | less
+  log-repair map DIR --html map.html     then open it in any browser: no network is needed
 
 Each segment is one bar, all to one scale; each cell shows the worst of the bytes it stands for.
 The exit code is that of check: 4 where there is damage.";

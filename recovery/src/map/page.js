@@ -523,6 +523,7 @@
     top.append(element("span", "code", f.code), element("span", "sev", f.severity));
     const rest = element("div", "more");
     if (f.proof) rest.append(more("How that is known", f.proof));
+    if (f.because) rest.append(more("How sure", (f.sure ? f.sure + ": " : "") + f.because));
     rest.append(more("What to do", f.next));
     const where = element("p", "place");
     for (const word of place(f)) where.append(element("span", "", word), " ");
