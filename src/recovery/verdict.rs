@@ -95,6 +95,8 @@ pub enum Proof {
         /// The frame's position in its store.
         position: u64,
     },
+    /// A Damaged or Lost range in the manifest: what it names had been acknowledged.
+    Declared,
     /// The base of a copy that an earlier recovery left unfinished.
     LeftoverCopy {
         /// The store's id.
@@ -112,6 +114,11 @@ impl Proof {
             Proof::Born { id } => format!("the Create of segment {id:x} proves {end} durable"),
             Proof::Watermark { id, position } => {
                 format!("the frame at byte {position} of segment {id:x} proves {end} durable")
+            }
+            Proof::Declared => {
+                format!(
+                    "the MANIFEST declares records up to {end} damaged or lost, so they had been acknowledged"
+                )
             }
             Proof::LeftoverCopy { id } => {
                 format!("copy {id:x}, left by an interrupted recovery, proves {end} durable")
@@ -212,6 +219,9 @@ pub fn assess(state: &State, segments: &[SegmentFindings], unnamed: &[UnnamedSto
             proof = by;
         }
     };
+    // Where they were the last ones, nothing else says that their offsets are taken.
+    let declared = [&state.damaged, &state.lost].into_iter().filter_map(|ranges| ranges.iter().last());
+    declared.for_each(|range| prove(range.end, Proof::Declared));
     check_sealed(state, segments, &mut damage);
     let sealed_damage = damage.len();
 

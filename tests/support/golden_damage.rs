@@ -255,6 +255,20 @@ pub fn index_of_another_count() -> SimDisk {
     disk
 }
 
+/// What an opening under `Serve` leaves that crashed before it had prepared a segment: only the Damaged range
+/// says that the last records had been there.
+pub fn damaged_at_the_end() -> SimDisk {
+    let disk = missing(closed(), 2);
+    rewrite(&disk, |edits| {
+        edits.retain(|edit| match edit {
+            Edit::Create { id, .. } | Edit::Seal { id, .. } | Edit::Drop { id, .. } => *id <= 2,
+            other => !matches!(other, Edit::Close(_)),
+        });
+        edits.push(Edit::Damaged { offsets: 56..70 });
+    });
+    disk
+}
+
 /// The log, repaired, with what was lost named.
 pub fn repaired(disk: SimDisk) -> SimDisk {
     use stonelog::repair::{Basis, Session, plan};

@@ -73,6 +73,7 @@ pub fn all() -> Vec<(&'static str, SimDisk)> {
         ("frame-length-beyond-end", || damaged(unclean(), 2, 3, Blow::Length)),
         ("frame-ordinal", frame_ordinal),
         ("frame-zeros", || damaged(unclean(), 2, 3, Blow::Zeros)),
+        ("damaged-at-the-end", damaged_at_the_end),
         ("repaired", || repaired(zeroed(closed(), 0, 1536..2048))),
         ("sector-zeroed-sealed", || zeroed(closed(), 0, 1536..2048)),
         ("sector-zeroed-unclean", || zeroed(unclean(), 2, 1024..1536)),
