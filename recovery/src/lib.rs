@@ -5,8 +5,8 @@
 //! error. It deliberately does not know what a frame or a manifest is: the library does, and the
 //! library's inspection, scanner and judgement are the only ones.
 //!
-//! Invariants: no verb here changes a byte (they all look through `looking::LookingDisk`, which
-//! refuses to); results go to stdout, progress and errors to stderr; every error names the next step.
+//! Invariants: no verb here changes a byte of what it looks at (they all look through
+//! `looking::LookingDisk`, which refuses to); results go to stdout, progress and errors to stderr; every error names the next step.
 //!
 //! Why the exit codes of fsck(8): whoever writes a script around this tool knows them already.
 //!
@@ -39,8 +39,8 @@ Exit codes, as fsck(8):
   16  usage error
   32  cancelled
 
-No command here changes anything on disk, takes a lock or makes a file: each works on read-only
-media, and beside a program that has the log open.";
+No command here changes what it looks at, takes its lock or makes a file in it: each works on
+read-only media, and beside a program that has the log open. (salvage writes to DEST alone.)";
 
 /// Checks and inspects Stonelog directories.
 #[derive(Debug, Parser)]
