@@ -5,8 +5,10 @@
 //! error. It deliberately does not know what a frame or a manifest is: the library does, and the
 //! library's inspection, scanner and judgement are the only ones.
 //!
-//! Invariants: no verb here changes a byte of a log (they all look through `looking::LookingDisk`, which
-//! refuses to; `demo` writes only where there is nothing yet, `map` only the page asked for); results go to stdout, progress and errors to stderr; every error names the next step.
+//! Invariants: only `repair`, `rebuild` and `undo` change a log, and only with `--apply`, by the library's
+//! journalled repair; every other verb looks through `looking::LookingDisk`, which refuses to (`salvage` and
+//! `demo` write where there is nothing yet, `map` only the page asked for). Results go to stdout, progress and
+//! errors to stderr; every error names the next step.
 //!
 //! Why the exit codes of fsck(8): whoever writes a script around this tool knows them already.
 //!

@@ -338,7 +338,8 @@ fn what_random_damage_did_not_touch_comes_out() {
     };
     let rounds = std::env::var("STONELOG_ROUNDS").map_or(60, |rounds| rounds.parse().unwrap());
     for round in 0..rounds {
-        let bench = if random(2) == 0 { &closed } else { &killed };
+        let is_closed = random(2) == 0;
+        let bench = if is_closed { &closed } else { &killed };
         let directory = home.path().join(round.to_string());
         copy(&bench.directory, &directory);
         if random(2) == 0 {
@@ -377,19 +378,14 @@ fn what_random_damage_did_not_touch_comes_out() {
         }
         let unplaced: BTreeSet<Vec<u8>> = salvaged.unplaced().into_values().collect();
         for offset in &intact {
-            if let Ok(to) = std::env::var("KEEP")
-                && !(records.contains_key(offset) || unplaced.contains(&payload(*offset)))
-            {
-                copy(&directory, Path::new(&to));
-                copy(&bench.directory, &Path::new(&to).join("orig"));
-            }
             assert!(
                 records.contains_key(offset) || unplaced.contains(&payload(*offset)),
                 "round {round}: record {offset} is intact and did not come out: {:#}",
                 salvaged.report
             );
         }
-        if intact.len() < 250 {
+        // (Of a log that was not closed the last records can go without a trace.)
+        if intact.len() < 250 && is_closed {
             assert_eq!(salvaged.code, 4, "round {round}: {:#}", salvaged.report);
         }
     }

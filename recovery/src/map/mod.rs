@@ -18,10 +18,12 @@ use stonelog::disk::{self, Disk, OpenMode, OsDisk};
 use stonelog::manifest::{self, Reading};
 
 use self::aside::Aside;
+use self::page::PlannedAction;
 use self::picture::{Bar, State};
 use crate::check::{self, JsonFinding, Report};
 use crate::finding::Severity;
 use crate::looking::LookingDisk;
+use crate::mending::ActionDocument;
 use crate::output::{self, Output, SCHEMA_VERSION, Span};
 use crate::{Exit, Failure};
 
@@ -76,7 +78,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Fa
     let map = Map { report: &report, bars: &bars };
     let exit = Exit::of(report.worst() == Some(Severity::Damage));
     if let Some(file) = &arguments.html {
-        let page = page::render(&map, &disk, &[]);
+        let page = page::render(&map, &disk, &planned(&disk, directory));
         if stdout {
             let mut raw = output.raw()?;
             raw.write_all(page.as_bytes())?;
@@ -97,6 +99,40 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Fa
         terminal::draw(&map, &terminal::Style { width, all: arguments.all, ascii: arguments.ascii }, output)?;
     }
     Ok(exit)
+}
+
+/// What a repair would do; nothing where there is no log to plan for, which the findings say.
+fn planned(disk: &LookingDisk, directory: &Path) -> Vec<PlannedAction> {
+    use stonelog::repair::{self, Action, Basis};
+    let plan =
+        repair::survey(disk, directory, Basis::Manifest).and_then(|survey| repair::plan(&survey, None));
+    let Ok(plan) = plan else { return Vec::new() };
+    let shown = plan.actions.iter().map(|action| {
+        let document = ActionDocument::of(action);
+        let (position, why) = match action {
+            Action::Seal { length, .. } => (Some(*length), "its records end there"),
+            Action::RewriteStore { .. } => (Some(0), "its frames are intact"),
+            Action::DeclareLost { .. } => (None, "no intact frame carries them"),
+            Action::RebuildManifest { .. } => (None, "the stores and what is left of it tell"),
+            Action::Copy { .. } => (None, "they may be in the page cache alone"),
+            Action::Drop { why, .. } | Action::TakeOut { why, .. } => (None, *why),
+            Action::WriteIndex { .. } => (None, "an index is derived from its store"),
+            Action::WriteManifest { .. } => (None, "it says all this"),
+        };
+        PlannedAction {
+            what: document.what,
+            why: why.to_string(),
+            file: document.file,
+            segment: document.segment,
+            position,
+            position_end: None,
+            loses: match action {
+                Action::DeclareLost { offsets, .. } => Some(output::Span::from(offsets)),
+                _ => None,
+            },
+        }
+    });
+    shown.collect()
 }
 
 /// A page in the log's directory would be a stranger there, and could take a log file's name.

@@ -27,7 +27,8 @@ use crate::looking::LookingDisk;
 use crate::output::{BAD, FAINT, GOOD, ODD, Output, styled};
 use crate::{Exit, Failure};
 
-pub(crate) use planned::{Outcome, Planned};
+pub(crate) use planned::ActionDocument;
+use planned::{Outcome, Planned};
 pub(crate) use ranges::OffsetRange;
 pub(crate) use undo::{Arguments as UndoArguments, run as undo};
 

@@ -263,9 +263,9 @@ struct PlannedAction {
 pub(crate) struct ActionDocument {
     /// One word.
     action: &'static str,
-    what: String,
-    file: Option<String>,
-    segment: Option<u64>,
+    pub(crate) what: String,
+    pub(crate) file: Option<String>,
+    pub(crate) segment: Option<u64>,
     offsets: Option<Span>,
 }
 

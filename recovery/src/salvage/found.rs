@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use stonelog::disk::{self, Disk, DiskFile, OpenMode};
-use stonelog::frame::Seed;
+use stonelog::frame::{ALIGNMENT, Seed};
 use stonelog::manifest::State;
 use stonelog::scan::{Run, Source};
 use stonelog::store::Origin;
@@ -26,24 +26,31 @@ pub(super) struct SourceFile {
 impl SourceFile {
     pub(super) fn open(&self, disk: &dyn Disk) -> io::Result<OpenFile> {
         let file = disk::retry_interrupted(|| disk.open(&self.path, OpenMode::Read))?;
-        let length = disk::retry_interrupted(|| file.length())?;
-        Ok(OpenFile { file, length })
+        let file_length = disk::retry_interrupted(|| file.length())?;
+        Ok(OpenFile { file, file_length })
     }
 }
 
-/// An open file: something to scan and to read from.
+/// An open file: something to scan and to read from. Its length is rounded up, with zeros: a file that was cut off
+/// inside a frame's padding holds all of the record.
 pub(super) struct OpenFile {
     file: Arc<dyn DiskFile>,
-    length: u64,
+    file_length: u64,
 }
 
 impl Source for OpenFile {
     fn length(&self) -> u64 {
-        self.length
+        self.file_length.next_multiple_of(ALIGNMENT)
     }
 
     fn read(&self, position: u64, buffer: &mut [u8]) -> io::Result<()> {
-        disk::read_exact_at(self.file.as_ref(), buffer, position)
+        let there = usize::try_from(self.file_length.saturating_sub(position)).unwrap_or(usize::MAX);
+        let (held, behind) = buffer.split_at_mut(there.min(buffer.len()));
+        if behind.len() as u64 >= ALIGNMENT {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        behind.fill(0);
+        disk::read_exact_at(self.file.as_ref(), held, position)
     }
 }
 

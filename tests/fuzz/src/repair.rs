@@ -45,7 +45,22 @@ const VERBS: &[&[&str]] = &[
     &["explain", "0000000000000001.index:12"],
     &["explain", "0000000000000001.index:70", "--json"],
     &["dump", "--frames", "--format", "json", "--from", "2", "--to", "20", "--limit", "50"],
+    &["salvage", "--no-progress", "--out", OUT],
+    &[
+        "salvage",
+        "--no-progress",
+        "--json",
+        "--beyond-seals",
+        "--partial-batches",
+        "--infer-bases",
+        "--out",
+        OUT,
+    ],
+    &["salvage", "--no-progress", "--json", "--carve", "--out", OUT],
 ];
+
+/// Stands for a place beside the directory, where nothing is.
+const OUT: &str = "@OUT";
 
 /// The exit codes of docs/OPERATIONS.md that a verb can end with here.
 const EXITS: [u8; 3] = [0, 4, 8];
@@ -98,9 +113,16 @@ impl Place {
 /// Runs every verb on `directory`; `around` is called with the arguments and the run itself.
 pub fn every_verb(directory: &Path, mut around: impl FnMut(&[&str], &mut dyn FnMut() -> u8)) {
     for verb in VERBS {
+        let out = directory.with_file_name("out");
         let arguments = || {
+            for made in ["out", "out-unplaced"].map(|name| directory.with_file_name(name)) {
+                let _ = std::fs::remove_dir_all(made);
+            }
+            let _ = std::fs::remove_file(directory.with_file_name("out-unplaced.jsonl"));
             let words = ["log-repair", verb[0]].into_iter().map(OsString::from);
-            let rest = verb[1..].iter().map(OsString::from);
+            let rest = verb[1..]
+                .iter()
+                .map(|word| if *word == OUT { out.clone().into() } else { OsString::from(word) });
             words.chain([directory.as_os_str().to_os_string()]).chain(rest).collect::<Vec<_>>()
         };
         around(verb, &mut || {
