@@ -147,6 +147,24 @@ impl Planned {
                  there were none)"
             ))?;
         }
+        // What is gone may only be elsewhere: nobody should give up what a backup holds.
+        for action in &self.plan.actions {
+            if let Action::Drop { id, .. } = action {
+                output.line(format_args!(
+                    "{}    look for segment {id:x}'s {} first: in a backup, lost+found, quarantine/, on a mount that is missing. \
+                     With it back, less is lost",
+                    styled(STRONG, "before"),
+                    stonelog::names::store(*id)
+                ))?;
+            }
+        }
+        if self.plan.loss.open_from.is_some() {
+            output.line(format_args!(
+                "{}    look for the store that is gone (see log-repair check {}): with it back, nothing has to be said",
+                styled(STRONG, "before"),
+                self.directory.display()
+            ))?;
+        }
         for range in &self.plan.beyond {
             output.line(format_args!(
                 "{}  {} intact behind a hole, and nothing proves that they were acknowledged: they are left out, their file \
