@@ -5,8 +5,8 @@
 //! error. It deliberately does not know what a frame or a manifest is: the library does, and the
 //! library's inspection, scanner and judgement are the only ones.
 //!
-//! Invariants: no verb here changes a byte (they all look through `looking::LookingDisk`, which
-//! refuses to); results go to stdout, progress and errors to stderr; every error names the next step.
+//! Invariants: no verb here changes a byte of a log (they all look through `looking::LookingDisk`, which
+//! refuses to; `man --out` writes pages where it is told); results go to stdout, progress and errors to stderr; every error names the next step.
 //!
 //! Why the exit codes of fsck(8): whoever writes a script around this tool knows them already.
 //!
@@ -15,12 +15,14 @@
 
 mod alone;
 mod check;
+mod completions;
 mod dump;
 mod finding;
 mod lister;
 mod lock;
 mod looking;
 mod loose;
+mod man;
 mod opening;
 mod output;
 mod stat;
@@ -53,6 +55,10 @@ struct Cli {
     /// When to colour: NO_COLOR is honoured, and nothing is coloured that is not a terminal.
     #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
     color: Colour,
+    /// Says nothing that is no result and no error: no progress, no remarks; `check` then says nothing at all
+    /// unless there is damage.
+    #[arg(long, short, global = true)]
+    quiet: bool,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -64,14 +70,14 @@ enum Colour {
     Never,
 }
 
+// (What each does is said at its arguments: a comment here would stand in for all of that.)
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Reads every byte of a log and reports all that is not what was written.
     Check(check::Arguments),
-    /// Shows a log at a glance, without reading its records.
     Stat(stat::Arguments),
-    /// Writes out records, or the frames that hold them.
     Dump(dump::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
 }
 
 /// How a verb ended, where it could do its work.
@@ -154,11 +160,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, streams: Streams) -> u
         Colour::Always => Some(anstream::ColorChoice::Always),
         Colour::Never => Some(anstream::ColorChoice::Never),
     };
-    let mut output = Output::new(streams, choice);
+    let mut output = Output::new(streams, choice, cli.quiet);
     let outcome = match &cli.verb {
         Verb::Check(arguments) => check::run(arguments, &mut output),
         Verb::Stat(arguments) => stat::run(arguments, &mut output),
         Verb::Dump(arguments) => dump::run(arguments, &mut output),
+        Verb::Completions(arguments) => completions::run(arguments, &mut output),
+        Verb::Man(arguments) => man::run(arguments, &mut output),
     };
     let outcome = outcome.and_then(|exit| output.flush().map(|()| exit).map_err(Failure::from));
     match outcome {
