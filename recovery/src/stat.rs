@@ -212,7 +212,7 @@ fn last_recovery(disk: &LookingDisk, findings: &Findings, state: &State) -> Opti
         Some(LastRecovery {
             millis: head.created_millis,
             what: format!(
-                "segment {:x} was copied from what a crash left, or cut short, in another",
+                "segment {:x} was begun with records copied from another, by a recovery or a truncation",
                 segment.id
             ),
         })
