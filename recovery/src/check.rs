@@ -48,9 +48,6 @@ pub(crate) struct Arguments {
     /// Writes one JSON document instead of text.
     #[arg(long)]
     json: bool,
-    /// Says nothing at all unless there is damage; the exit code tells.
-    #[arg(long, short)]
-    quiet: bool,
     /// Shows no progress bar (none is shown anyway where stderr is not a terminal).
     #[arg(long)]
     no_progress: bool,
@@ -68,11 +65,11 @@ Each finding says how sure it is: certain (the evidence excludes all else that t
 }
 
 pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Failure> {
-    let report = look(&arguments.directory.path, !arguments.no_progress)?;
+    let report = look(&arguments.directory.path, !arguments.no_progress && !output.is_quiet())?;
     let damaged = report.worst() == Some(Severity::Damage);
     if arguments.json {
         output.document(&report.json())?;
-    } else if !arguments.quiet || damaged {
+    } else if !output.is_quiet() || damaged {
         report.show(output)?;
     }
     Ok(Exit::of(damaged))

@@ -7,7 +7,7 @@
 //!
 //! Invariants: only `repair`, `rebuild` and `undo` change a log, and only with `--apply`, by the library's
 //! journalled repair; every other verb looks through `looking::LookingDisk`, which refuses to (`salvage` and
-//! `demo` write where there is nothing yet, `map` only the page asked for). Results go to stdout, progress and
+//! `demo` write where there is nothing yet, `map` and `man` only the pages asked for). Results go to stdout, progress and
 //! errors to stderr; every error names the next step.
 //!
 //! Why the exit codes of fsck(8): whoever writes a script around this tool knows them already.
@@ -17,6 +17,7 @@
 
 mod alone;
 mod check;
+mod completions;
 mod demo;
 mod dump;
 mod explain;
@@ -25,6 +26,7 @@ mod lister;
 mod lock;
 mod looking;
 mod loose;
+mod man;
 mod map;
 mod mending;
 mod opening;
@@ -52,7 +54,7 @@ Exit codes, as fsck(8):
   32  cancelled
 
 Only repair, rebuild and undo with --apply change a log. salvage and demo write into a directory of
-their own, map --html writes one page elsewhere. Every other command changes nothing, takes no lock and
+their own, map --html and man --out write pages elsewhere. Every other command changes nothing, takes no lock and
 makes no file: it works on read-only media, and beside a program that has the log open.";
 
 /// Checks and inspects Stonelog directories.
@@ -62,6 +64,10 @@ struct Cli {
     /// When to colour: NO_COLOR is honoured, and nothing is coloured that is not a terminal.
     #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
     color: Colour,
+    /// Says nothing that is no result and no error: no progress, no remarks; `check` then says nothing at all
+    /// unless there is damage.
+    #[arg(long, short, global = true)]
+    quiet: bool,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -73,30 +79,22 @@ enum Colour {
     Never,
 }
 
+// (What each does is said at its arguments: a comment here would stand in for all of that.)
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Reads every byte of a log and reports all that is not what was written.
     Check(check::Arguments),
-    /// Shows a log at a glance, without reading its records.
     Stat(stat::Arguments),
-    /// Writes out records, or the frames that hold them.
     Dump(dump::Arguments),
-    /// Shows what `repair` would do, and which records would be lost.
     Plan(mending::PlanArguments),
-    /// Repairs a log; shows the plan unless told to apply it.
     Repair(mending::RepairArguments),
-    /// Takes the last repair back, byte for byte.
     Undo(mending::UndoArguments),
-    /// Puts the MANIFEST and the indexes together from the stores alone.
     Rebuild(mending::RebuildArguments),
-    /// Puts every intact record into a new healthy log; the source stays untouched.
     Salvage(salvage::Arguments),
-    /// Explains the bytes of one frame: each field, its checksum, and why it is valid or not.
     Explain(explain::Arguments),
-    /// Draws the log: each segment one bar, coloured by what its bytes are.
     Map(map::Arguments),
-    /// Makes a small log with one kind of damage, to practise on.
     Demo(demo::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
 }
 
 /// How a verb ended, where it could do its work.
@@ -185,7 +183,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, streams: Streams) -> u
         Colour::Always => Some(anstream::ColorChoice::Always),
         Colour::Never => Some(anstream::ColorChoice::Never),
     };
-    let mut output = Output::new(streams, choice);
+    let mut output = Output::new(streams, choice, cli.quiet);
     let outcome = match &cli.verb {
         Verb::Check(arguments) => check::run(arguments, &mut output),
         Verb::Stat(arguments) => stat::run(arguments, &mut output),
@@ -198,6 +196,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, streams: Streams) -> u
         Verb::Explain(arguments) => explain::run(arguments, &mut output),
         Verb::Map(arguments) => map::run(arguments, &mut output),
         Verb::Demo(arguments) => demo::run(arguments, &mut output),
+        Verb::Completions(arguments) => completions::run(arguments, &mut output),
+        Verb::Man(arguments) => man::run(arguments, &mut output),
     };
     let outcome = outcome.and_then(|exit| output.flush().map(|()| exit).map_err(Failure::from));
     match outcome {

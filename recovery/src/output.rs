@@ -97,11 +97,13 @@ pub(crate) struct Output {
     writer: io::BufWriter<AutoStream<Box<dyn Write + Send>>>,
     complaints: AutoStream<Box<dyn Write + Send>>,
     terminal: bool,
+    quiet: bool,
 }
 
 impl Output {
-    /// Colour codes are passed on or taken out by `choice`, if there is one.
-    pub(crate) fn new(streams: Streams, choice: Option<ColorChoice>) -> Output {
+    /// Colour codes are passed on or taken out by `choice`, if there is one; told to be quiet, it says nothing
+    /// but results and errors.
+    pub(crate) fn new(streams: Streams, choice: Option<ColorChoice>, quiet: bool) -> Output {
         let sink = Sink(Arc::new(Mutex::new(streams.stdout)));
         let stdout: Box<dyn Write + Send> = Box::new(sink.clone());
         let stdout = AutoStream::new(stdout, choice.unwrap_or(streams.choices.0));
@@ -111,7 +113,13 @@ impl Output {
             // (What was asked for colours results.)
             complaints: AutoStream::new(streams.stderr, streams.choices.1),
             terminal: streams.terminal,
+            quiet,
         }
+    }
+
+    /// Whether nothing but results and errors is wanted.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
     }
 
     /// Whether somebody looks at this at a terminal.
@@ -128,6 +136,11 @@ impl Output {
     /// Writes one line.
     pub(crate) fn line(&mut self, line: impl fmt::Display) -> io::Result<()> {
         writeln!(self.writer, "{line}")
+    }
+
+    /// Writes text of several lines as it is.
+    pub(crate) fn text(&mut self, text: &str) -> io::Result<()> {
+        self.writer.write_all(text.as_bytes())
     }
 
     /// Writes a JSON document over several lines, for people with a pager and for programs alike.
@@ -151,6 +164,13 @@ impl Output {
     /// Hands everything on.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.writer.flush()
+    }
+
+    /// Tells on stderr what is good to know and no error; nothing where quiet is wanted.
+    pub(crate) fn remark(&mut self, message: &str) {
+        if !self.quiet {
+            self.complain(message);
+        }
     }
 
     /// Tells an error, or what else does not belong into the result, on stderr.

@@ -10,7 +10,7 @@
 use std::io;
 
 use serde::Serialize;
-use stonelog::disk::{Disk, OsDisk};
+use stonelog::disk::{self, Disk, OpenMode, OsDisk};
 use stonelog::frame::HEADER_BYTES;
 use stonelog::manifest::{self, Reading, State};
 use stonelog::names;
@@ -19,7 +19,7 @@ use stonelog::recovery::{Depth, Findings, SegmentFindings, StoreFindings, inspec
 use stonelog::store::{FIRST_FRAME, Origin};
 
 use crate::lock;
-use crate::looking::LookingDisk;
+use crate::looking::{LookingDisk, StoreSource};
 use crate::mending;
 use crate::output::{self, BAD, Columns, GOOD, ODD, Output, SCHEMA_VERSION, STRONG, Span, styled};
 use crate::{Exit, Failure};
@@ -97,6 +97,8 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Fa
         lost: state.lost.iter().map(|range| Span::from(&range)).collect(),
         manifest: Manifest { generation, edits, bytes: manifest_bytes, last_id: state.last_id },
         bytes: sizes(&disk, &findings, &segments),
+        written: Written::of(&segments),
+        last_recovery: last_recovery(&disk, &findings, state),
         meta: state.meta.iter().map(|(key, value)| Meta { key: key.clone(), bytes: value.len() }).collect(),
         quarantine: findings.listing.quarantined.clone(),
         unnamed: findings.unnamed.iter().map(|store| names::store(store.id)).collect(),
@@ -151,7 +153,7 @@ fn describe(segment: &SegmentFindings, state: &State, assessment: &Assessment) -
     }
 }
 
-fn sizes(disk: &dyn Disk, findings: &Findings, segments: &[Segment]) -> Bytes {
+fn sizes(disk: &LookingDisk, findings: &Findings, segments: &[Segment]) -> Bytes {
     let frames: u64 = segments.iter().map(|segment| segment.frame_bytes).fold(0, u64::saturating_add);
     let records = segments.iter().filter_map(|segment| segment.offsets);
     let records: u64 = records.map(|offsets| offsets.end - offsets.start).fold(0, u64::saturating_add);
@@ -161,14 +163,82 @@ fn sizes(disk: &dyn Disk, findings: &Findings, segments: &[Segment]) -> Bytes {
     // What cannot be listed now was listed a moment ago: then this log is on its way out.
     let entries = disk.list(&findings.directory).unwrap_or_default();
     let manifest = entries.iter().filter(|e| e.name == manifest::FILE_NAME || e.name == manifest::NEXT_NAME);
+    let manifest = manifest.map(|entry| entry.length).fold(0, u64::saturating_add);
+    let payload_at_most = frames.saturating_sub(headers);
+    let sectors = FIRST_FRAME.saturating_mul(findings.listing.stores.len() as u64);
+    let reserved = stores.saturating_sub(frames).saturating_sub(sectors);
+    let used = stores.saturating_sub(reserved).saturating_add(indexes).saturating_add(manifest);
     Bytes {
-        payload_at_most: frames.saturating_sub(headers),
+        payload_at_most,
         headers,
         frames,
         stores,
         indexes,
-        manifest: manifest.map(|entry| entry.length).fold(0, u64::saturating_add),
+        manifest,
+        reserved,
+        overhead_permille: used
+            .saturating_sub(payload_at_most)
+            .saturating_mul(1000)
+            .checked_div(used)
+            .unwrap_or(0),
     }
+}
+
+impl Written {
+    fn of(segments: &[Segment]) -> Written {
+        Written {
+            first_millis: segments.iter().find_map(|segment| segment.first_millis),
+            last_sealed_millis: segments.iter().rev().find_map(|segment| segment.last_millis),
+            unsealed_since_millis: segments
+                .iter()
+                .find(|segment| segment.state == "unsealed")
+                .and_then(|segment| segment.created_millis),
+        }
+    }
+}
+
+/// The last time an opening had something to put right, as far as the directory still tells: a segment that it
+/// copied, or a file that it moved aside.
+fn last_recovery(disk: &LookingDisk, findings: &Findings, state: &State) -> Option<LastRecovery> {
+    let copies = findings.segments.iter().filter_map(|segment| {
+        // (A sealed store was not looked into; a segment that was born with frames is a copy.)
+        let head = match segment.store.head() {
+            Some(head) => Some(*head),
+            None if segment.state.born.is_some() => {
+                let source = StoreSource::open(disk, &findings.directory, segment.id).ok()?;
+                source.findings(&state.uuid, segment.id).head().copied()
+            }
+            None => None,
+        };
+        let head = head.filter(|head| head.origin == Origin::Copy)?;
+        Some(LastRecovery {
+            millis: head.created_millis,
+            what: format!(
+                "segment {:x} was begun with records copied from another, by a recovery or a truncation",
+                segment.id
+            ),
+        })
+    });
+    let moved = findings.listing.quarantined.iter().filter_map(|name| {
+        let note = name.strip_suffix(".json").filter(|file| names::id_of_store(file).is_some())?;
+        let path = findings.directory.join(names::QUARANTINE).join(name);
+        let file = disk.open(&path, OpenMode::Read).ok()?;
+        let mut text = vec![0; MOST_NOTE_BYTES];
+        let length = disk::read_up_to(file.as_ref(), &mut text, 0).ok()?;
+        let told: Note = serde_json::from_slice(text.get(..length)?).ok()?;
+        let what = format!("{note} was moved to quarantine/: {}", output::escaped(told.why.as_bytes()));
+        Some(LastRecovery { millis: told.moved_millis, what })
+    });
+    copies.chain(moved).max_by_key(|recovery| recovery.millis)
+}
+
+/// A note beside a file in quarantine is a line.
+const MOST_NOTE_BYTES: usize = 4096;
+
+#[derive(serde::Deserialize)]
+struct Note {
+    why: String,
+    moved_millis: u64,
 }
 
 fn show(json: &Json, output: &mut Output) -> io::Result<()> {
@@ -205,6 +275,28 @@ fn show(json: &Json, output: &mut Output) -> io::Result<()> {
             output::bytes(bytes.manifest)
         ),
     )?;
+    field(
+        "overhead",
+        format!(
+            "at least {}.{} % of what is used; {} more are reserved ahead, or lie behind a seal",
+            bytes.overhead_permille / 10,
+            bytes.overhead_permille % 10,
+            output::bytes(bytes.reserved)
+        ),
+    )?;
+    let written = &json.written;
+    let from = written.first_millis.map(output::time);
+    let to = written.last_sealed_millis.map(output::time);
+    let since =
+        written.unsealed_since_millis.map(|millis| format!("unsealed since {}", output::time(millis)));
+    let sealed = from.zip(to).map(|(from, to)| format!("{from} to {to}"));
+    let told: Vec<String> = sealed.into_iter().chain(since).collect();
+    if !told.is_empty() {
+        field("written", told.join(", "))?;
+    }
+    let recovered = json.last_recovery.as_ref();
+    let recovered = recovered.map(|last| format!("{}: {}", output::time(last.millis), last.what));
+    field("recovered", recovered.unwrap_or("nothing here tells of a recovery".to_string()))?;
     let manifest = &json.manifest;
     let edits = output::count(u64::from(manifest.edits), "edit");
     field(
@@ -285,6 +377,8 @@ struct Json {
     lost: Vec<Span>,
     manifest: Manifest,
     bytes: Bytes,
+    written: Written,
+    last_recovery: Option<LastRecovery>,
     meta: Vec<Meta>,
     quarantine: Vec<String>,
     unnamed: Vec<String>,
@@ -312,6 +406,22 @@ struct Bytes {
     stores: u64,
     indexes: u64,
     manifest: u64,
+    reserved: u64,
+    overhead_permille: u64,
+}
+
+/// When the records were written, as far as that is known without reading them.
+#[derive(Serialize)]
+struct Written {
+    first_millis: Option<u64>,
+    last_sealed_millis: Option<u64>,
+    unsealed_since_millis: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct LastRecovery {
+    millis: u64,
+    what: String,
 }
 
 #[derive(Serialize)]

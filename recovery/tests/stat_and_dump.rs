@@ -91,6 +91,51 @@ fn stat_shows_a_log_at_a_glance() {
     assert_eq!(bench.run("stat", &[]).code, 4);
 }
 
+/// How much of the disk is not payload, when records were written, and what the directory tells of the last
+/// recovery: nothing for a log that never had one.
+#[test]
+fn stat_tells_overhead_times_and_the_last_recovery() {
+    let stat = |bench: &Bench| -> serde_json::Value {
+        serde_json::from_str(&bench.run("stat", &["--json"]).stdout).unwrap()
+    };
+    let bench = Bench::closed(300);
+    let told = stat(&bench);
+    let payload_bytes: u64 = (0..300).map(|offset| payload(offset).len() as u64).sum();
+    let files = fs::read_dir(&bench.directory).unwrap().map(|entry| entry.unwrap());
+    let all: u64 =
+        files.filter(|file| file.file_name() != "LOCK").map(|file| file.metadata().unwrap().len()).sum();
+    let bytes = |name: &str| told["bytes"][name].as_u64().unwrap();
+    let used = all - bytes("reserved");
+    assert!(bytes("reserved") < all);
+    let truth = 1000 * (used - payload_bytes) / used;
+    let shown = bytes("overhead_permille");
+    assert!(shown <= truth && shown + 1000 * (8 * 300 + 16 * 20) / used >= truth, "{shown} of {truth}");
+    let written = &told["written"];
+    let (first, last) =
+        (written["first_millis"].as_u64().unwrap(), written["last_sealed_millis"].as_u64().unwrap());
+    assert!(told["created_millis"].as_u64().unwrap() <= first && first <= last, "{written:#}");
+    assert!(told["last_recovery"].is_null(), "{told:#}");
+    assert!(bench.run("stat", &[]).stdout.contains("nothing here tells of a recovery"));
+
+    let killed = Bench::killed(300);
+    let before = stat(&killed);
+    assert!(before["last_recovery"].is_null(), "not yet: {before:#}");
+    assert!(before["written"]["unsealed_since_millis"].is_u64(), "{before:#}");
+    killed.open().close().unwrap();
+    let after = stat(&killed);
+    assert!(
+        after["last_recovery"]["what"].as_str().unwrap().contains("begun with records copied"),
+        "{after:#}"
+    );
+    // It is remembered once that segment is sealed, too.
+    let log = killed.open();
+    for offset in 300..600 {
+        log.append(payload(offset)).unwrap();
+    }
+    log.close().unwrap();
+    assert_eq!(stat(&killed)["last_recovery"], after["last_recovery"]);
+}
+
 #[test]
 fn stat_after_a_kill_tells_the_proven_from_the_valid_end() {
     let bench = Bench::killed(300);
