@@ -487,7 +487,9 @@ fn read_log(files: &Directory) -> Result<Found, String> {
             looked_whole &= held.chain.is_empty() && held.beyond.is_empty() && held.looks_whole;
             continue;
         };
-        proven = proven.max(segment.born.unwrap_or(0));
+        if segment.seal.is_none() {
+            proven = proven.max(segment.born.unwrap_or(0));
+        }
         proven = proven.max(held.watermark().map_or(0, |watermark| base.saturating_add_signed(watermark)));
         match end {
             Some((next, _)) => {

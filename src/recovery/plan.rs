@@ -309,6 +309,12 @@ impl Planner<'_> {
             let base = self.findings.segments.iter().find(|s| s.id == active).and_then(|s| s.base);
             if let Some(segment) = plan.state.segments.get_mut(&active) {
                 segment.base = segment.base.or(base);
+                // The Close goes, and with it the only word for the last group, if no mark came to follow it.
+                let proven = segment.base.is_some_and(|base| base <= close.next_offset);
+                segment.born = segment
+                    .born
+                    .filter(|_| !proven)
+                    .or(proven.then_some(Born { durable_end: close.next_offset, length: close.length }));
             }
         }
         let active = plan.active.map(|(id, _)| id);

@@ -619,7 +619,10 @@ fn describe_gaps(
         covered = covered.max(end);
     }
     if covered < lost.end {
-        let id = unsealed.last().map_or(state.last_id, |segment| segment.id);
+        // The last segment that can have held them.
+        let holds = |segment: &&&SegmentFindings| segment.base.is_some_and(|base| base <= covered);
+        let holder = unsealed.iter().rfind(holds).or(unsealed.last());
+        let id = holder.map_or(state.last_id, |segment| segment.id);
         let what = "no store holds these records".to_string();
         found.push(DamageFound {
             kind: DamageKind::NoStore,

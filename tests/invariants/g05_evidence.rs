@@ -107,3 +107,22 @@ fn a_lag_that_says_nothing_is_no_proof() {
         }
     }
 }
+
+/// G5. A clean close proves the last record, and goes on proving it once the log is open again.
+#[test]
+fn what_a_close_proved_stays_proven_after_the_next_opening() {
+    for records in [1, 5, 40] {
+        let disk = SimDisk::new(records);
+        let log = open(&disk);
+        append(&log, records);
+        log.close().unwrap();
+        let log = open(&disk);
+        let world = killed(&disk);
+        drop(log);
+        let store = take_apart(&world).stores.into_iter().rfind(|store| !store.frames.is_empty()).unwrap();
+        let last = store.frames.iter().rfind(|frame| frame.offset == Some(records - 1)).unwrap();
+        world.flip_bit(path(&store.name), last.position + 5, 1).unwrap();
+        let found = damage(options(&world).open(DIRECTORY));
+        assert_eq!(found.offsets, Some(records - 1..records));
+    }
+}
