@@ -26,6 +26,7 @@ use crate::disk::{self, Disk, DiskLock, LockAttempt, OpenMode};
 use crate::error::{Error, Result};
 use crate::manifest;
 use crate::names;
+use crate::recovery;
 
 const NEW: &str = "new";
 const OLD: &str = "old";
@@ -261,12 +262,18 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Locked`] while a program has it open for writing; [`Error::RepairRefused`] where there is
-    /// no such directory.
+    /// no such directory, or no log in it: then no lock is left there either.
     pub fn lock(disk: Arc<dyn Disk>, directory: &Path) -> Result<Session> {
         if !exists(disk.as_ref(), directory)? {
             let why =
                 format!("there is no directory {}: name the one that holds MANIFEST", directory.display());
             return Err(Error::RepairRefused { why });
+        }
+        let listing = recovery::list(disk.as_ref(), directory)?;
+        if !listing.manifest && listing.stores.is_empty() && listing.repairs.is_empty() {
+            return Err(Error::RepairRefused {
+                why: format!("{} holds no log: name the directory that holds MANIFEST", directory.display()),
+            });
         }
         let path = directory.join(names::LOCK);
         let attempt = disk::retry_interrupted(|| disk.lock(&path))
@@ -399,6 +406,10 @@ impl Session {
         let disk = self.disk.as_ref();
         let place = place_of(&self.directory, number);
         let (new, old) = (place.join(NEW), place.join(OLD));
+        // Whoever copied the log may have left out directories with nothing in them.
+        for path in [&new, &old] {
+            create_dir(disk, path)?;
+        }
         for name in &journal.out {
             let (here, aside) = (self.directory.join(name), old.join(name));
             if !exists(disk, &aside)? && exists(disk, &here)? {
@@ -433,7 +444,9 @@ impl Session {
         let disk = self.disk.as_ref();
         let place = place_of(&self.directory, number);
         let (new, old) = (place.join(NEW), place.join(OLD));
-        create_dir(disk, &new)?;
+        for path in [&new, &old] {
+            create_dir(disk, path)?;
+        }
         sync_dir(disk, &place)?;
         for file in &journal.put_in {
             let (here, aside) = (self.directory.join(&file.name), new.join(&file.name));

@@ -1,5 +1,10 @@
 //! Logs to break, and the binary to run on them.
 
+#[cfg(unix)]
+pub mod practice;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod trace;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
