@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use stonelog::disk::Disk;
 use stonelog::disk::sim::SimDisk;
-use stonelog::repair::{Basis, Session, plan, survey};
+use stonelog::repair::{Basis, Session, pending, plan, survey};
 use stonelog::{DamagePolicy, Error};
 
 use crate::common::{check_records, content, open, options, path};
@@ -196,4 +197,41 @@ fn unreadable_sectors_are_left_behind() {
             Err(error) => panic!("{offset}: {error}"),
         }
     }
+}
+
+/// A copy of a half repaired log may lack the directories that had nothing in them (an archive, a bucket).
+#[test]
+fn a_repair_goes_on_without_its_empty_directories() {
+    let disk = load("head-zeroed-sealed");
+    let before = contents(&disk);
+    let plan = repair(&disk.fork(), Basis::Manifest, None).unwrap();
+    let mut removed = 0;
+    for step in 1.. {
+        let world = disk.fork();
+        world.crash_at_mutation(step);
+        let done = repair(&world, Basis::Manifest, None).is_ok();
+        world.process_crash();
+        if pending(&world, Path::new("/log")).unwrap().is_some() {
+            for name in ["new", "old"] {
+                removed += u32::from(world.remove_dir(Path::new(&path(&format!("repair/1/{name}")))).is_ok());
+            }
+            session(&world).resume().unwrap_or_else(|error| panic!("step {step}: {error}"));
+            crate::mended::check(&world, &plan, &format!("step {step}"));
+            undo(&world, &before, &format!("step {step}"));
+        }
+        if done {
+            break;
+        }
+    }
+    assert!(removed > 5, "{removed}");
+}
+
+/// A directory that was named by mistake is left as it is, to the last name.
+#[test]
+fn a_directory_that_holds_no_log_gets_no_lock() {
+    let disk = SimDisk::new(1);
+    disk.write_file("/log/diary.txt", b"dear diary").unwrap();
+    let refused = Session::lock(Arc::new(disk.clone()), Path::new("/log")).unwrap_err();
+    assert!(matches!(&refused, Error::RepairRefused { why } if why.contains("holds no log")), "{refused}");
+    assert_eq!(disk.file_names("/log"), ["diary.txt"]);
 }
