@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::manifest::{Born, Edit, OffsetRanges, Seal, SegmentState, State};
+use crate::mutant::{self, Mutant};
 use crate::recovery::{SegmentFindings, StoreFindings};
 use crate::store::Origin;
 
@@ -196,7 +197,19 @@ fn bases(hints: &Hints, segments: &[SegmentFindings]) -> Vec<Option<u64>> {
         let seal = hints.seals.get(&id.checked_sub(1)?)?;
         follows.then_some(seal.next_offset)
     };
-    segments.iter().map(|segment| segment.base.or_else(|| before(segment.id))).collect()
+    let told = |segment: &SegmentFindings| segment.base.or_else(|| before(segment.id));
+    segments
+        .iter()
+        .enumerate()
+        .map(|(place, segment)| told(segment).or_else(|| guess(segments, place)))
+        .collect()
+}
+
+/// The guess that is not made, but by a mutant.
+fn guess(segments: &[SegmentFindings], place: usize) -> Option<u64> {
+    let before = segments.get(place.checked_sub(1)?).filter(|_| mutant::on(Mutant::RepairBaseGuessed))?;
+    let whole = before.scan.as_ref()?.runs.last()?.whole_ordinal;
+    before.base.map(|base| base.saturating_add(u64::from(whole)))
 }
 
 /// The state that the stores and the intact edits add up to; `seals` has the lengths that go with the

@@ -25,6 +25,7 @@ use super::survey::{Basis, Survey, survey};
 use crate::disk::{self, Disk, DiskLock, LockAttempt, OpenMode};
 use crate::error::{Error, Result};
 use crate::manifest;
+use crate::mutant::{self, Mutant};
 use crate::names;
 use crate::recovery;
 
@@ -184,6 +185,9 @@ fn read_journal(disk: &dyn Disk, directory: &Path, number: u64, name: &str) -> R
 
 /// Whether the directory is as the repair left it.
 fn check_untouched(disk: &dyn Disk, directory: &Path, number: u64, journal: &Journal) -> Result<()> {
+    if mutant::on(Mutant::RepairUndoUnchecked) {
+        return Ok(());
+    }
     let refused = |what: String| {
         Err(Error::RepairRefused {
             why: format!(
@@ -315,7 +319,9 @@ impl Session {
         let number = self.fresh_number()?;
         let (journal, place) = self.stage(number, plan)?;
         rename(self.disk.as_ref(), &place.join(JOURNAL_NEXT), &place.join(JOURNAL))?;
-        sync_dir(self.disk.as_ref(), &place)?;
+        if !mutant::on(Mutant::RepairJournalUnsynced) {
+            sync_dir(self.disk.as_ref(), &place)?;
+        }
         self.finish(number, &journal)
     }
 
@@ -417,8 +423,10 @@ impl Session {
             }
         }
         // All that is out is out for good before the first file that takes a name of theirs goes in.
-        sync_dir(disk, &old)?;
-        sync_dir(disk, &self.directory)?;
+        if !mutant::on(Mutant::RepairMovesUnsynced) {
+            sync_dir(disk, &old)?;
+            sync_dir(disk, &self.directory)?;
+        }
         for file in &journal.put_in {
             let (made, here) = (new.join(&file.name), self.directory.join(&file.name));
             if exists(disk, &made)? {

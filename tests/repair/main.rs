@@ -22,6 +22,7 @@ mod full_disk;
 mod golden;
 mod life;
 mod mended;
+mod mutants;
 mod random;
 #[path = "../support/mod.rs"]
 #[allow(unused, reason = "shared with the crash tests")]

@@ -25,6 +25,16 @@ const VERBS: &[&[&str]] = &[
     &["dump", "--format", "raw", "--to", "30"],
     &["dump", "--frames"],
     &["dump", "--frames", "--format", "json", "--from", "2", "--to", "20", "--limit", "50"],
+    &["plan"],
+    &["plan", "--json"],
+    &["plan", "--from-stores"],
+    &["plan", "--json", "--accept-loss", "3..9"],
+    &["repair"],
+    &["repair", "--json", "--accept-loss", "0..30"],
+    &["rebuild"],
+    &["rebuild", "--json"],
+    &["undo"],
+    &["undo", "--json"],
 ];
 
 /// The exit codes of docs/OPERATIONS.md that a verb can end with here.
