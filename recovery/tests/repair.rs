@@ -28,22 +28,25 @@ use serde_json::Value;
 use stonelog::{DamagePolicy, Error, Options};
 use support::practice::{Practice, contents, difference, everything, for_each_kind, kinds, payload, settled};
 
-/// What each kind costs: the offsets that the repaired log has, and those of them that are lost.
-const COSTS: &[(&str, Range<u64>, &[Range<u64>])] = &[
+/// A kind, the offsets that its repaired log has, and those of them that are lost: from, and up to.
+type Cost = (&'static str, Range<u64>, &'static [(u64, u64)]);
+
+/// What each kind costs.
+const COSTS: &[Cost] = &[
     ("clean", 0..72, &[]),
     ("truncated", 35..72, &[]),
     ("killed", 0..72, &[]),
     ("torn-tail", 0..71, &[]),
     ("power-cut", 0..66, &[]),
-    ("flipped-byte", 0..72, &[17..18]),
-    ("damaged-tail", 0..72, &[66..67]),
-    ("declared", 0..82, &[66..67]),
-    ("zeroed-block", 0..72, &[38..44]),
-    ("overwritten", 0..72, &[32..37]),
-    ("short-store", 0..72, &[17..28]),
-    ("missing-store", 0..72, &[28..58]),
-    ("missing-active-store", 0..72, &[58..72]),
-    ("swapped-stores", 0..72, &[0..58]),
+    ("flipped-byte", 0..72, &[(17, 18)]),
+    ("damaged-tail", 0..72, &[(66, 67)]),
+    ("declared", 0..82, &[(66, 67)]),
+    ("zeroed-block", 0..72, &[(38, 44)]),
+    ("overwritten", 0..72, &[(32, 37)]),
+    ("short-store", 0..72, &[(17, 28)]),
+    ("missing-store", 0..72, &[(28, 58)]),
+    ("missing-active-store", 0..72, &[(58, 72)]),
+    ("swapped-stores", 0..72, &[(0, 58)]),
     ("head-gone", 0..72, &[]),
     ("base-gone", 0..72, &[]),
     ("index-wrong", 0..72, &[]),
@@ -52,13 +55,13 @@ const COSTS: &[(&str, Range<u64>, &[Range<u64>])] = &[
     ("manifest-damaged", 0..72, &[]),
     ("manifest-edit-lost", 0..144, &[]),
     ("stray-file", 0..72, &[]),
-    ("many", 0..140, &[3..4, 11..12, 38..44, 58..88, 92..97]),
-    ("large", 0..12_000, &[1_717..1_718, 9_090..9_091]),
+    ("many", 0..140, &[(3, 4), (11, 12), (38, 44), (58, 88), (92, 97)]),
+    ("large", 0..12_000, &[(1_717, 1_718), (9_090, 9_091)]),
 ];
 
 fn costs(kind: &str) -> (Range<u64>, Vec<u64>) {
     let (_, offsets, lost) = COSTS.iter().find(|(name, ..)| *name == kind).expect("a kind without its cost");
-    (offsets.clone(), lost.iter().cloned().flatten().collect())
+    (offsets.clone(), lost.iter().flat_map(|(start, end)| *start..*end).collect())
 }
 
 #[test]

@@ -134,7 +134,7 @@ impl Bench {
 /// Flips one bit.
 pub fn flip(path: &Path, position: u64) {
     let mut bytes = fs::read(path).unwrap();
-    bytes[position as usize] ^= 0x10;
+    bytes[usize::try_from(position).unwrap()] ^= 0x10;
     fs::write(path, bytes).unwrap();
 }
 

@@ -15,6 +15,9 @@ use tempfile::TempDir;
 
 pub use super::Ran;
 
+/// Payloads by their offsets.
+pub type Records = BTreeMap<u64, Vec<u8>>;
+
 /// A practice log in a directory of its own.
 pub struct Practice {
     home: TempDir,
@@ -176,7 +179,7 @@ impl Practice {
     }
 
     /// The records that can be read, where the log opens, and the offsets that are lost.
-    pub fn served(&self, policy: DamagePolicy) -> stonelog::Result<(BTreeMap<u64, Vec<u8>>, Vec<u64>)> {
+    pub fn served(&self, policy: DamagePolicy) -> stonelog::Result<(Records, Vec<u64>)> {
         let options = Options::new().read_mode(ReadMode::Buffered).on_damage(policy);
         let log = options.open_read_only(&self.directory)?;
         let (mut records, mut lost) = (BTreeMap::new(), Vec::new());
@@ -250,8 +253,9 @@ pub fn settled(directory: &Path) -> BTreeMap<PathBuf, Known> {
         let look = || std::panic::catch_unwind(|| everything(directory)).ok();
         let before = look();
         std::thread::sleep(std::time::Duration::from_millis(100));
-        if before.is_some() && before == look() {
-            return before.unwrap();
+        match (before, look()) {
+            (Some(before), Some(now)) if before == now => return now,
+            _ => {}
         }
     }
 }

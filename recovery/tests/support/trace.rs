@@ -8,6 +8,12 @@
 //! microsecond. Why the detour over a shell that stops itself: a process that asks to be traced would
 //! have to do so between fork and exec, which takes `unsafe`.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "registers hold whatever a call takes"
+)]
+
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
@@ -70,7 +76,7 @@ pub fn follow(program: &Path, arguments: &[String], blow: Blow) -> Result<Follow
         return Err(unable("following a process is not allowed here (ptrace)", errno));
     }
     kill(pid, Signal::SIGCONT).map_err(|errno| unable("going on", errno))?;
-    Ok(Follower { pid, blow, inside: HashMap::new(), running: false, changes: Vec::new() }.to_the_end())
+    Ok(Follower { pid, blow, inside: HashMap::new(), running: false, changes: Vec::new() }.run())
 }
 
 /// Says something that the test harness does not swallow.
@@ -89,7 +95,7 @@ struct Follower {
 }
 
 impl Follower {
-    fn to_the_end(mut self) -> Followed {
+    fn run(mut self) -> Followed {
         let mut killed = None;
         loop {
             // Only what this thread started, its threads among it: other tests follow others.
