@@ -12,6 +12,7 @@
     clippy::cast_possible_wrap,
     clippy::cast_sign_loss,
     clippy::disallowed_methods,
+    clippy::disallowed_types,
     reason = "tests: a failed expectation is how they speak, and they make real files"
 )]
 
@@ -153,7 +154,9 @@ fn records_that_no_store_holds_are_stepped_over() {
 fn journals_that_nobody_wrote() {
     let disk = SimDisk::new(1);
     let log = options(&disk).open(DIRECTORY).unwrap();
-    (0..40).for_each(|offset| drop(log.append(logs::content(offset)).unwrap()));
+    for offset in 0..40 {
+        log.append(logs::content(offset)).unwrap();
+    }
     log.close().unwrap();
     let noise: Vec<u8> = (0..1 << 20).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let title = b"stonelog repair journal, version 1\n";
@@ -178,8 +181,9 @@ fn journals_that_nobody_wrote() {
                 long.set_len(1 << 40).unwrap();
             }
             let told = format!("{name} {number}");
-            let mut run = |arguments: &[&str]| {
-                let words = ["log-repair", arguments[0], place.directory().to_str().unwrap()];
+            let directory = place.directory();
+            let run = |arguments: &[&str]| {
+                let words = ["log-repair", arguments[0], directory.to_str().unwrap()];
                 let words = words.iter().chain(&arguments[1..]).map(std::ffi::OsString::from);
                 let mut code = 0;
                 let taken = allocation_counter::measure(|| {

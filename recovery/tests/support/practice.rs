@@ -1,6 +1,8 @@
 //! The practice logs of `log-repair demo` on the real disk, the tool run on them in this process, and all
 //! that a filesystem knows of a directory.
 
+#![allow(dead_code, reason = "each test needs a part of it")]
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;

@@ -9,9 +9,10 @@
 //! have to do so between fork and exec, which takes `unsafe`.
 
 #![allow(
+    dead_code,
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
-    reason = "registers hold whatever a call takes"
+    reason = "each test needs a part of it, and registers hold whatever a call takes"
 )]
 
 use std::collections::HashMap;
