@@ -72,6 +72,15 @@ mutants! {
     IndexUnchecked "index-unchecked" "an index is trusted: neither its checksum nor the ordinal of the frame that it leads to is checked",
     ReadUnverified "read-unverified" "reads do not verify the payload's checksum",
     NoSpareKept "no-spare-kept" "records are accepted without the space to recover them",
+    RepairStageUnsynced "repair-stage-unsynced" "what a repair puts in is not fsynced before its journal is written",
+    RepairJournalUnsynced "repair-journal-unsynced" "a repair moves files before its journal's name is fsynced",
+    RepairMovesUnsynced "repair-moves-unsynced" "a repair puts files in before it is durable that the old ones are out",
+    RepairBaseGuessed "repair-base-guessed" "a lost base is taken from the end of whatever store comes before",
+    RepairLossUnnamed "repair-loss-unnamed" "records are given up that nobody named",
+    RepairUndoUnchecked "repair-undo-unchecked" "a repair is taken back though the log was written to since",
+    RepairOpenUnrefused "repair-open-unrefused" "a half repaired log opens",
+    RepairLostMissed "repair-lost-missed" "records that a repair gave up are missed once more",
+    RepairWithoutClose "repair-without-close" "a repaired log does not say where it ended",
 }
 
 /// Whether this mutant is on.

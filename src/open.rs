@@ -14,6 +14,7 @@ use crate::disk::{self, Disk, DiskLock, LockAttempt, OpenMode};
 use crate::error::{Error, Result};
 use crate::manifest::file::ManifestFile;
 use crate::manifest::{Reading, State};
+use crate::mutant::{self, Mutant};
 use crate::names;
 use crate::options::{DamagePolicy, Options, ReadMode};
 use crate::recovery::apply::{Applied, apply, make_room};
@@ -47,7 +48,9 @@ pub(crate) fn open(options: &Options, directory: &Path) -> Result<Opened> {
         LockAttempt::Acquired(held) => held,
         LockAttempt::Held { pid } => return Err(Error::Locked { path: lock_path, pid }),
     };
-    refuse_unfinished(disk, directory)?;
+    if !mutant::on(Mutant::RepairOpenUnrefused) {
+        refuse_unfinished(disk, directory)?;
+    }
     let findings = recovery::inspect(disk, directory, Depth::Opening)?;
     let (core, recovery) = match recovery::plan(&findings, options.on_damage)? {
         Planned::Begin => begin(options, directory)?,
@@ -64,7 +67,9 @@ pub(crate) fn open(options: &Options, directory: &Path) -> Result<Opened> {
 
 /// Opens for reading only.
 pub(crate) fn open_read_only(options: &Options, directory: &Path) -> Result<Opened> {
-    refuse_unfinished(options.disk.as_ref(), directory)?;
+    if !mutant::on(Mutant::RepairOpenUnrefused) {
+        refuse_unfinished(options.disk.as_ref(), directory)?;
+    }
     let findings = settled_findings(options.disk.as_ref(), directory)?;
     let (Reading::Whole { state, .. }, Some(assessment)) = (&findings.manifest, &findings.assessment) else {
         // Damage says so; otherwise there is no log.

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Every verb only reads what it looks at, and what a salvage made so far is no log yet: there is nothing to take
-    // back, and the process can end where it stands.
+    // Most verbs only read. What a salvage made so far is no log yet, and a repair has changed nothing or goes on from
+    // its journal: there is nothing to take back, and the process can end where it stands.
     // Without a handler (there may be none to get) the signal ends it too, with another code.
     let _ = ctrlc::set_handler(|| std::process::exit(log_repair::CANCELLED));
     ExitCode::from(log_repair::run(std::env::args_os(), log_repair::Streams::of_process()))

@@ -12,6 +12,7 @@
     clippy::cast_possible_wrap,
     clippy::cast_sign_loss,
     clippy::disallowed_methods,
+    clippy::disallowed_types,
     reason = "tests: a failed expectation is how they speak, and they make real files"
 )]
 
@@ -145,5 +146,62 @@ fn records_that_no_store_holds_are_stepped_over() {
         let manifest = mutate::forge_manifest(&uuid, 9, &edits, None);
         disk.write_file(path(stonelog::manifest::FILE_NAME), manifest).unwrap();
         weigh(&disk, &format!("sealed {sealed}, damaged {damaged}"));
+    }
+}
+
+/// What lies where a repair keeps its journal may be anything: it is refused, and moves nothing.
+#[test]
+fn journals_that_nobody_wrote() {
+    let disk = SimDisk::new(1);
+    let log = options(&disk).open(DIRECTORY).unwrap();
+    for offset in 0..40 {
+        log.append(logs::content(offset)).unwrap();
+    }
+    log.close().unwrap();
+    let noise: Vec<u8> = (0..1 << 20).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let title = b"stonelog repair journal, version 1\n";
+    let journals: [&[u8]; 6] = [
+        b"",
+        b"\n",
+        title,
+        b"stonelog repair journal, version 1\nout MANIFEST\nend 00000000\n",
+        &noise,
+        &[0; 4096],
+    ];
+    for name in ["journal", "undo", "undoing", "journal.next"] {
+        for (number, journal) in journals.iter().enumerate() {
+            let place = repair::Place::new();
+            place.fill(&disk);
+            let aside = place.directory().join("repair/1");
+            std::fs::create_dir_all(aside.join("old")).unwrap();
+            std::fs::write(aside.join(name), journal).unwrap();
+            // As long as a disk allows: nobody reads all of it.
+            let long = std::fs::File::options().write(true).open(aside.join(name)).unwrap();
+            if number == 5 {
+                long.set_len(1 << 40).unwrap();
+            }
+            let told = format!("{name} {number}");
+            let directory = place.directory();
+            let run = |arguments: &[&str]| {
+                let words = ["log-repair", arguments[0], directory.to_str().unwrap()];
+                let words = words.iter().chain(&arguments[1..]).map(std::ffi::OsString::from);
+                let mut code = 0;
+                let taken = allocation_counter::measure(|| {
+                    code = log_repair::run(words, log_repair::Streams::to(std::io::sink(), std::io::sink()));
+                })
+                .bytes_max;
+                assert!(taken <= VERB, "{told}: {arguments:?} took {taken} bytes");
+                assert!([0, 1, 4, 8].contains(&code), "{told}: {arguments:?} ended with {code}");
+            };
+            for arguments in
+                [&["check"][..], &["plan"], &["undo"], &["repair", "--apply"], &["undo", "--apply"]]
+            {
+                run(arguments);
+            }
+            for (name, bytes) in logs::files(&disk) {
+                let now = std::fs::read(place.directory().join(&name)).unwrap();
+                assert!(name == "LOCK" || now == bytes, "{told}: {name} was changed");
+            }
+        }
     }
 }

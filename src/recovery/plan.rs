@@ -441,6 +441,14 @@ impl Planner<'_> {
         {
             return position;
         }
+        // Behind its last whole batch: what stands there of another one is no part of it.
+        let whole = place.runs.iter().rfind(|run| {
+            place.base.saturating_add(u64::from(run.whole_ordinal)) == end
+                && run.whole_ordinal > run.ordinals.start
+        });
+        if let Some(run) = whole {
+            return run.whole_position;
+        }
         let before = place.runs.iter().rfind(|run| {
             place.base.saturating_add(u64::from(run.ordinals.end)) <= end && !run.ordinals.is_empty()
         });

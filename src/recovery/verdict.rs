@@ -230,7 +230,10 @@ pub fn assess(state: &State, segments: &[SegmentFindings], unnamed: &[UnnamedSto
     let mut loss_is_bounded = true;
     // v, and whether everything up to it is there without a gap so far.
     // What a repair gave up is not missed.
-    let behind_lost = |offset: u64| state.lost.end_of(offset).unwrap_or(offset);
+    let behind_lost = |offset: u64| {
+        let end = state.lost.end_of(offset).filter(|_| !mutant::on(Mutant::RepairLostMissed));
+        end.unwrap_or(offset)
+    };
     let (mut valid_end, mut gapless) = (behind_lost(sealed_end), true);
     // Whether the store before ended as a store ends: with nothing, at a whole batch.
     let mut ended = true;
@@ -495,8 +498,8 @@ fn check_sealed(state: &State, segments: &[SegmentFindings], damage: &mut Vec<Da
             Some(_)
                 if holds_too_many(segment.base, seal.next_offset, seal.length)
                     && records.as_ref().is_none_or(|records| !state.damaged.covers(records))
-                    // What was given up needs no bytes.
-                    && records.as_ref().is_none_or(|records| {
+                    // What was given up, or truncated away, needs no bytes.
+                    && records.as_ref().is_some_and(|records| {
                         let kept = (records.end - records.start).saturating_sub(state.lost.count_in(records));
                         kept > most_records(seal.length)
                     }) =>

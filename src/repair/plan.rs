@@ -17,6 +17,7 @@ use super::renamed::Misnamed;
 use super::survey::{Mend, Survey};
 use crate::error::{Error, Result};
 use crate::manifest::{self, Close, OffsetRanges, Reading, Seal, State, Tail};
+use crate::mutant::{self, Mutant};
 use crate::names;
 use crate::options::DamagePolicy;
 use crate::recovery::verdict;
@@ -240,6 +241,9 @@ impl Plan {
     /// # Errors
     /// What has to be named, where it does not.
     pub fn accepts(&self, named: &[Range<u64>]) -> std::result::Result<(), LossRefused> {
+        if mutant::on(Mutant::RepairLossUnnamed) {
+            return Ok(());
+        }
         let wanted = self.to_accept();
         let union = |ranges: &[Range<u64>]| {
             let mut all = OffsetRanges::default();
@@ -290,6 +294,23 @@ pub fn plan(survey: &Survey, end: Option<u64>) -> Result<Plan> {
             ),
         });
     }
+    // Nothing is ever acknowledged but whole batches: a log never ended inside of one.
+    let inside = |end: u64| {
+        let runs = assessment.placed.iter().flat_map(|place| place.runs.iter().map(|run| (place.base, run)));
+        let offset = |base: u64, ordinal: u32| base.saturating_add(u64::from(ordinal));
+        let mut ends =
+            runs.map(|(base, run)| (offset(base, run.whole_ordinal), offset(base, run.ordinals.end)));
+        ends.find(|(whole, last)| *whole < end && end < *last)
+    };
+    if let Some((whole, last)) = stated.and_then(inside) {
+        return Err(Error::RepairRefused {
+            why: format!(
+                "the log cannot go on at {}: that lies inside of a batch, records {whole}..{last}. Name {whole}, or an end from \
+                 {last} on",
+                stated.unwrap_or(whole)
+            ),
+        });
+    }
     // What is intact is not part of an open loss, and the holes before it are losses like others.
     let intact = assessment.placed.iter().flat_map(|place| {
         place.runs.iter().map(|run| place.base.saturating_add(u64::from(run.ordinals.end)))
@@ -302,7 +323,11 @@ pub fn plan(survey: &Survey, end: Option<u64>) -> Result<Plan> {
     {
         // The caller's word for where the log ended counts as a Close would.
         state.closed = Some(Close { length: 0, next_offset: stated.unwrap_or(reach) });
-        findings.assessment = Some(verdict::assess(state, &findings.segments, &findings.unnamed));
+        let mut closed = verdict::assess(state, &findings.segments, &findings.unnamed);
+        if closed.proven_end == assessment.proven_end {
+            closed.proven_position = assessment.proven_position;
+        }
+        findings.assessment = Some(closed);
     }
     let planner = Planner {
         survey,
@@ -383,7 +408,9 @@ impl Planner<'_> {
         let chain = self.segment(id).and_then(|segment| segment.scan.as_ref()).and_then(|scan| scan.chain());
         let held = chain.map_or(0, |run| u64::from(run.ordinals.end));
         let ends = chain.map_or(FIRST_FRAME, |run| run.positions.end);
-        long_enough && held >= wanted && ends >= close.length
+        let head = self.segment(id).and_then(|segment| segment.store.head());
+        let ours = head.is_some_and(|head| head.uuid == self.old.uuid && head.id == id);
+        ours && close.length >= FIRST_FRAME && long_enough && held >= wanted && ends >= close.length
     }
 
     /// After a clean close whose active store is intact: all stays as it is, but for what is damaged

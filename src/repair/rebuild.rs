@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::manifest::{Born, Edit, OffsetRanges, Seal, SegmentState, State};
+use crate::mutant::{self, Mutant};
 use crate::recovery::{SegmentFindings, StoreFindings};
 use crate::store::Origin;
 
@@ -125,6 +126,20 @@ pub(super) struct Settled {
     pub(super) cut_back: Vec<(u64, u64)>,
 }
 
+impl Settled {
+    /// Whether a store without a place comes before all others.
+    fn unplaced_before(&self) -> bool {
+        let first = self.places.first().map(|place| place.id);
+        self.unplaced.first().is_some_and(|id| first.is_none_or(|first| *id < first))
+    }
+
+    /// Whether a store without a place comes behind all others: where the log ended, nobody can tell.
+    pub(super) fn unplaced_behind(&self) -> bool {
+        let last = self.places.last().map(|place| place.id);
+        self.unplaced.last().is_some_and(|id| last.is_none_or(|last| *id > last))
+    }
+}
+
 /// Finds each store's place among the others.
 pub(super) fn settle(hints: &Hints, segments: &[SegmentFindings]) -> Settled {
     let mut settled = Settled::default();
@@ -196,7 +211,19 @@ fn bases(hints: &Hints, segments: &[SegmentFindings]) -> Vec<Option<u64>> {
         let seal = hints.seals.get(&id.checked_sub(1)?)?;
         follows.then_some(seal.next_offset)
     };
-    segments.iter().map(|segment| segment.base.or_else(|| before(segment.id))).collect()
+    let told = |segment: &SegmentFindings| segment.base.or_else(|| before(segment.id));
+    segments
+        .iter()
+        .enumerate()
+        .map(|(place, segment)| told(segment).or_else(|| guess(segments, place)))
+        .collect()
+}
+
+/// The guess that is not made, but by a mutant.
+fn guess(segments: &[SegmentFindings], place: usize) -> Option<u64> {
+    let before = segments.get(place.checked_sub(1)?).filter(|_| mutant::on(Mutant::RepairBaseGuessed))?;
+    let whole = before.scan.as_ref()?.runs.last()?.whole_ordinal;
+    before.base.map(|base| base.saturating_add(u64::from(whole)))
 }
 
 /// The state that the stores and the intact edits add up to; `seals` has the lengths that go with the
@@ -219,14 +246,16 @@ pub(super) fn state(guess: &State, hints: &Hints, settled: &Settled, seals: &BTr
         state.segments.insert(*id, SegmentState { base, born: segment.born, seal });
     }
     let first = settled.places.first().map(|place| place.base);
-    // A segment that edits name and that has no store any more was not dropped by a truncation.
+    // A segment that edits name and that has no store any more was not dropped by a truncation, and a store
+    // without a place holds records that were somewhere: what is not there is missing.
     let missing = |id: &u64| !settled.places.iter().any(|place| place.id == *id);
-    let missing = hints.bases.keys().next().is_some_and(missing);
+    let missing = hints.bases.keys().next().is_some_and(missing) || settled.unplaced_before();
     let stated = hints.front.or(hints.first_offset);
     state.front = match (stated, first) {
         (Some(stated), Some(first)) if !missing => stated.max(first),
         (Some(stated), _) => stated,
-        (None, first) => first.unwrap_or(0),
+        (None, Some(first)) if !missing => first,
+        (None, _) => 0,
     };
     if hints.first_offset.is_none() {
         state.first_offset = state.front;

@@ -25,7 +25,9 @@ use super::survey::{Basis, Survey, survey};
 use crate::disk::{self, Disk, DiskLock, LockAttempt, OpenMode};
 use crate::error::{Error, Result};
 use crate::manifest;
+use crate::mutant::{self, Mutant};
 use crate::names;
+use crate::recovery;
 
 const NEW: &str = "new";
 const OLD: &str = "old";
@@ -183,6 +185,9 @@ fn read_journal(disk: &dyn Disk, directory: &Path, number: u64, name: &str) -> R
 
 /// Whether the directory is as the repair left it.
 fn check_untouched(disk: &dyn Disk, directory: &Path, number: u64, journal: &Journal) -> Result<()> {
+    if mutant::on(Mutant::RepairUndoUnchecked) {
+        return Ok(());
+    }
     let refused = |what: String| {
         Err(Error::RepairRefused {
             why: format!(
@@ -261,12 +266,18 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Locked`] while a program has it open for writing; [`Error::RepairRefused`] where there is
-    /// no such directory.
+    /// no such directory, or no log in it: then no lock is left there either.
     pub fn lock(disk: Arc<dyn Disk>, directory: &Path) -> Result<Session> {
         if !exists(disk.as_ref(), directory)? {
             let why =
                 format!("there is no directory {}: name the one that holds MANIFEST", directory.display());
             return Err(Error::RepairRefused { why });
+        }
+        let listing = recovery::list(disk.as_ref(), directory)?;
+        if !listing.manifest && listing.stores.is_empty() && listing.repairs.is_empty() {
+            return Err(Error::RepairRefused {
+                why: format!("{} holds no log: name the directory that holds MANIFEST", directory.display()),
+            });
         }
         let path = directory.join(names::LOCK);
         let attempt = disk::retry_interrupted(|| disk.lock(&path))
@@ -308,7 +319,9 @@ impl Session {
         let number = self.fresh_number()?;
         let (journal, place) = self.stage(number, plan)?;
         rename(self.disk.as_ref(), &place.join(JOURNAL_NEXT), &place.join(JOURNAL))?;
-        sync_dir(self.disk.as_ref(), &place)?;
+        if !mutant::on(Mutant::RepairJournalUnsynced) {
+            sync_dir(self.disk.as_ref(), &place)?;
+        }
         self.finish(number, &journal)
     }
 
@@ -399,15 +412,33 @@ impl Session {
         let disk = self.disk.as_ref();
         let place = place_of(&self.directory, number);
         let (new, old) = (place.join(NEW), place.join(OLD));
+        // Whoever copied the log may have left out directories with nothing in them.
+        for path in [&new, &old] {
+            create_dir(disk, path)?;
+        }
         for name in &journal.out {
             let (here, aside) = (self.directory.join(name), old.join(name));
             if !exists(disk, &aside)? && exists(disk, &here)? {
                 rename(disk, &here, &aside)?;
             }
         }
+        // What goes in takes no name but those that are free by now.
+        for file in journal.put_in.iter().filter(|file| !journal.out.contains(&file.name)) {
+            let here = self.directory.join(&file.name);
+            if exists(disk, &new.join(&file.name))? && exists(disk, &here)? {
+                let why = format!(
+                    "{} is in the way of repair {number}, whose journal does not move it: look at {}, and move one of them",
+                    here.display(),
+                    new.join(&file.name).display()
+                );
+                return Err(Error::RepairRefused { why });
+            }
+        }
         // All that is out is out for good before the first file that takes a name of theirs goes in.
-        sync_dir(disk, &old)?;
-        sync_dir(disk, &self.directory)?;
+        if !mutant::on(Mutant::RepairMovesUnsynced) {
+            sync_dir(disk, &old)?;
+            sync_dir(disk, &self.directory)?;
+        }
         for file in &journal.put_in {
             let (made, here) = (new.join(&file.name), self.directory.join(&file.name));
             if exists(disk, &made)? {
@@ -433,7 +464,9 @@ impl Session {
         let disk = self.disk.as_ref();
         let place = place_of(&self.directory, number);
         let (new, old) = (place.join(NEW), place.join(OLD));
-        create_dir(disk, &new)?;
+        for path in [&new, &old] {
+            create_dir(disk, path)?;
+        }
         sync_dir(disk, &place)?;
         for file in &journal.put_in {
             let (here, aside) = (self.directory.join(&file.name), new.join(&file.name));

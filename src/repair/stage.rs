@@ -17,6 +17,7 @@ use crate::frame::Seed;
 use crate::index::NO_FRAME;
 use crate::manifest::file::encode;
 use crate::manifest::{self, Close, State};
+use crate::mutant::{self, Mutant};
 use crate::names;
 use crate::recovery::apply::{Copied, copy_records};
 use crate::recovery::copy_is_named;
@@ -65,6 +66,9 @@ pub(super) fn stage(
         let mended = plan.mends.iter().any(|mend| mend.id == *id);
         put_in.extend(index(disk, if mended { target } else { directory }, target, &state, *id)?);
     }
+    if mutant::on(Mutant::RepairWithoutClose) {
+        state.closed = None;
+    }
     put_in.push(write_manifest(disk, directory, target, plan, &state, room)?);
     sync_dir(disk, target)?;
     Ok(Journal { out: plan.take_out.clone(), put_in, ballast: None })
@@ -89,11 +93,18 @@ fn write(file: &dyn DiskFile, path: &Path, bytes: &[u8], position: u64) -> Resul
         .map_err(|error| Error::io_or_no_space("writing", path, bytes.len() as u64, error))
 }
 
+fn sync(file: &dyn DiskFile, path: &Path) -> Result<()> {
+    if mutant::on(Mutant::RepairStageUnsynced) {
+        return Ok(());
+    }
+    disk::retry_interrupted(|| file.sync()).map_err(|error| Error::io("syncing", path, None, error))
+}
+
 /// Writes a whole small file.
 pub(super) fn write_file(disk: &dyn Disk, path: &Path, bytes: &[u8], length: u64) -> Result<()> {
     let file = create(disk, path, length)?;
     write(file.as_ref(), path, bytes, 0)?;
-    disk::retry_interrupted(|| file.sync()).map_err(|error| Error::io("syncing", path, None, error))
+    sync(file.as_ref(), path)
 }
 
 /// Writes a store anew: its head and base as they should be, its frames as they are, zeros where the
@@ -118,7 +129,7 @@ fn rewrite(disk: &dyn Disk, directory: &Path, target: &Path, state: &State, mend
     write(file.as_ref(), &to, &mend.head.encode(), 0)?;
     let seed = Seed::of_segment(&state.uuid, mend.id);
     write(file.as_ref(), &to, &encode_base(mend.base, seed), BASE_POSITION)?;
-    disk::retry_interrupted(|| file.sync()).map_err(|error| Error::io("syncing", &to, None, error))?;
+    sync(file.as_ref(), &to)?;
     Ok(length)
 }
 

@@ -198,7 +198,9 @@ fn rebuild(
     let state = rebuild::state(&guess, &hints, &settled, &seals);
     let unknown = rebuild::unknown(&hints, &settled);
     let findings = inspect_as(disk, &directory, listing, reading(state), Depth::Everything)?;
-    mended(disk, findings, Some(Rebuilt { why, unknown }))
+    let mut survey = mended(disk, findings, Some(Rebuilt { why, unknown }))?;
+    survey.open_end |= settled.unplaced_behind();
+    Ok(survey)
 }
 
 /// The log's identity, by the heads of its stores: a store under another's name has a vote as well.
@@ -240,8 +242,31 @@ fn sealed_length(disk: &dyn Disk, directory: &Path, segment: &SegmentFindings, r
     Ok(before.map_or(FIRST_FRAME.min(file), |run| run.positions.end))
 }
 
+/// A store whose base is gone was scanned without it, and then less is demanded of its frames than will be once it
+/// is back: so it is looked at once more, with the base that its place gives it.
+fn with_bases(disk: &dyn Disk, mut findings: Findings) -> Result<Findings> {
+    let (Reading::Whole { state, .. }, Some(assessment)) = (&mut findings.manifest, &findings.assessment)
+    else {
+        return Ok(findings);
+    };
+    let mut told = false;
+    for segment in findings.segments.iter().filter(|segment| segment.base.is_none()) {
+        let place = assessment.placed.iter().find(|place| place.id == segment.id && !place.runs.is_empty());
+        if let (Some(place), Some(known)) = (place, state.segments.get_mut(&segment.id)) {
+            known.base = Some(place.base);
+            told = true;
+        }
+    }
+    if !told {
+        return Ok(findings);
+    }
+    let Findings { directory, listing, manifest, .. } = findings;
+    inspect_as(disk, &directory, listing, manifest, Depth::Everything)
+}
+
 /// Takes stores whose frames are intact for whole, and notes what has to be written anew.
-fn mended(disk: &dyn Disk, mut findings: Findings, rebuilt: Option<Rebuilt>) -> Result<Survey> {
+fn mended(disk: &dyn Disk, findings: Findings, rebuilt: Option<Rebuilt>) -> Result<Survey> {
+    let mut findings = with_bases(disk, findings)?;
     let mut survey = Survey {
         findings: findings.clone(),
         mends: Vec::new(),

@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
-use crate::shared::targets;
+use crate::shared::{mend, targets};
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 5] = [
+const TARGETS: [(&str, Target); 6] = [
     ("frame", targets::frame),
     ("scan", targets::scan),
     ("manifest", targets::manifest),
     ("index", targets::index),
     ("open", targets::open),
+    ("mend", mend::mend),
 ];
 
 /// The seeds of a target: name and bytes.
@@ -60,6 +61,11 @@ fn seeds_of_index() {
 #[test]
 fn seeds_of_open() {
     replay("open");
+}
+
+#[test]
+fn seeds_of_mend() {
+    replay("mend");
 }
 
 fn config(cases: u32) -> ProptestConfig {
@@ -111,5 +117,10 @@ proptest! {
     #[test]
     fn directories(data in input(120)) {
         targets::open(&data);
+    }
+
+    #[test]
+    fn repairs(data in input(120)) {
+        mend::mend(&data);
     }
 }

@@ -35,7 +35,7 @@ pub fn load(name: &str) -> SimDisk {
                 continue;
             }
             let name = file.strip_prefix(&home).unwrap().to_str().unwrap().to_string();
-            disk.write_file(path(&name), &fs::read(&file).unwrap()).unwrap();
+            disk.write_file(path(&name), fs::read(&file).unwrap()).unwrap();
         }
     }
     disk

@@ -278,3 +278,73 @@ fn serving_without_the_last_records_never_gives_their_offsets_away() {
     }
     assert!(checked > 50);
 }
+
+/// A directory that was named by mistake is left as it is, to the last name.
+#[test]
+fn a_directory_that_holds_no_log_gets_no_lock() {
+    let disk = SimDisk::new(1);
+    disk.write_file("/log/diary.txt", b"dear diary").unwrap();
+    let refused = Session::lock(Arc::new(disk.clone()), Path::new("/log")).unwrap_err();
+    assert!(matches!(&refused, Error::RepairRefused { why } if why.contains("holds no log")), "{refused}");
+    assert_eq!(disk.file_names("/log"), ["diary.txt"]);
+}
+
+/// What is left of a batch behind the last whole record takes nothing with it, though nobody can tell where the log ended.
+#[test]
+fn an_open_loss_behind_half_a_batch_gives_up_nothing_before_it() {
+    let disk = SimDisk::new(1);
+    let log = crate::common::manual(&disk).open("/log").unwrap();
+    crate::common::append(&log, 20);
+    log.sync().unwrap();
+    crate::common::append_batch(&log, 6).unwrap();
+    log.sync().unwrap();
+    let rest = crate::common::after(&disk, stonelog::disk::sim::Loss::Everything);
+    drop(log);
+    let stores = crate::common::take_apart(&rest).stores;
+    let holder = stores.iter().find(|store| store.frames.iter().any(|f| f.offset == Some(20))).unwrap();
+    let half = holder.frames.iter().find(|frame| frame.offset == Some(23)).unwrap();
+    rest.zero(path(&holder.name), half.position..holder.end_of_frames()).unwrap();
+    // A prepared store: whether records went there nobody knows.
+    rest.remove_file(path(&stores.last().unwrap().name)).unwrap();
+    assert_ne!(stores.last().unwrap().name, holder.name);
+    // (What is left of the batch is kept where the caller says that it was acknowledged.)
+    for (end, loss) in [(None, 20..20), (Some(20), 20..20), (Some(30), 23..30)] {
+        let disk = rest.fork();
+        let before = contents(&disk);
+        let plan = repair(&disk, Basis::Manifest, end).unwrap();
+        assert_eq!(plan.to_accept(), [loss]);
+        crate::mended::check(&disk, &plan, &format!("{end:?}"));
+        check_records(&open(&disk.fork()), 0..20);
+        undo(&disk, &before, &format!("{end:?}"));
+    }
+    let refused = repair(&rest, Basis::Manifest, Some(22)).unwrap_err();
+    assert!(
+        matches!(&refused, Error::RepairRefused { why } if why.contains("inside of a batch")),
+        "{refused}"
+    );
+}
+
+/// A base that nothing tells is not guessed: the store before it may hold more than is the log's.
+#[test]
+fn a_lost_base_gives_no_record_another_offset() {
+    let disk = SimDisk::new(1);
+    let log = open(&disk);
+    crate::common::append(&log, 25);
+    log.truncate_back(7).unwrap();
+    for offset in 7..25 {
+        assert_eq!(log.append(content(offset)).unwrap(), offset);
+    }
+    log.close().unwrap();
+    let stores = crate::common::take_apart(&disk).stores;
+    let holder = stores.iter().find(|store| store.frames.iter().any(|f| f.offset == Some(7))).unwrap();
+    assert_ne!(holder.name, stores[0].name);
+    disk.zero(path(&holder.name), 512..1024).unwrap();
+    disk.remove_file(path("MANIFEST")).unwrap();
+    let before = contents(&disk);
+    let plan = repair(&disk, Basis::Manifest, None).unwrap();
+    assert!(plan.unknown.iter().any(|line| line.contains("whose offsets nothing tells")), "{plan:?}");
+    for (offset, bytes) in crate::mended::check(&disk, &plan, "a base that is gone") {
+        assert_eq!(bytes, content(offset), "record {offset}");
+    }
+    undo(&disk, &before, "a base that is gone");
+}

@@ -9,6 +9,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
+    clippy::single_range_in_vec_init,
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "a test: it fails by panic, and reads committed files from the real disk"
@@ -22,6 +23,7 @@ mod full_disk;
 mod golden;
 mod life;
 mod mended;
+mod mutants;
 mod random;
 #[path = "../support/mod.rs"]
 #[allow(unused, reason = "shared with the crash tests")]

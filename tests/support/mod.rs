@@ -18,6 +18,7 @@ pub mod exhaustive;
 pub mod explore;
 pub mod gated;
 pub mod model;
+pub mod mutants;
 pub mod op;
 pub mod run;
 pub mod world;

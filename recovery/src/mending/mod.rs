@@ -218,7 +218,14 @@ impl Task<'_> {
             } else {
                 planned.show(None, output)?;
             }
-            return Err(Failure::Left(refused.to_string()));
+            let open = planned.plan.loss.open_from.filter(|_| self.accepted().is_empty());
+            return Err(Failure::Left(match open {
+                Some(from) => format!(
+                    "nobody can tell how many records from {from} on are lost, if any. Nothing was changed; say where the log \
+                     ended: --accept-loss {from}..B, where no reader ever saw a record at B or above"
+                ),
+                None => refused.to_string(),
+            }));
         }
         if !self.choices.json {
             planned.show_actions(output)?;

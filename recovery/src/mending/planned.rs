@@ -118,6 +118,15 @@ impl Planned {
         ))
     }
 
+    /// What has to be accepted. An open loss is left to whoever knows where it ends, until they have said so.
+    fn to_accept(&self) -> Vec<Range<u64>> {
+        let mut ranges = self.plan.to_accept();
+        if self.plan.loss.open_from.is_some() && self.accepted.is_empty() {
+            ranges.pop();
+        }
+        ranges
+    }
+
     fn first_open(&self) -> u64 {
         self.plan.to_accept().last().map_or(0, |range| range.start)
     }
@@ -208,7 +217,7 @@ impl Planned {
             actions: self.plan.actions.iter().map(ActionDocument::of).collect(),
             lost: self.plan.loss.offsets.iter().map(|range| Span::from(&range)).collect(),
             lost_from: self.plan.loss.open_from,
-            to_accept: self.plan.to_accept().iter().map(Span::from).collect(),
+            to_accept: self.to_accept().iter().map(Span::from).collect(),
             left_out: self.plan.beyond.iter().map(Span::from).collect(),
             not_known: &self.plan.unknown,
             offsets: Span::from(&self.plan.offsets),

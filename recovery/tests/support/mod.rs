@@ -1,5 +1,10 @@
 //! Logs to break, and the binary to run on them.
 
+#[cfg(unix)]
+pub mod practice;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod trace;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -128,7 +133,7 @@ impl Bench {
 /// Flips one bit.
 pub fn flip(path: &Path, position: u64) {
     let mut bytes = fs::read(path).unwrap();
-    bytes[position as usize] ^= 0x10;
+    bytes[usize::try_from(position).unwrap()] ^= 0x10;
     fs::write(path, bytes).unwrap();
 }
 

@@ -6,6 +6,7 @@
 
 pub mod bytes;
 pub mod logs;
+pub mod mend;
 pub mod mutate;
 pub mod reference;
 pub mod targets;

@@ -57,6 +57,16 @@ const VERBS: &[&[&str]] = &[
         OUT,
     ],
     &["salvage", "--no-progress", "--json", "--carve", "--out", OUT],
+    &["plan"],
+    &["plan", "--json"],
+    &["plan", "--from-stores"],
+    &["plan", "--json", "--accept-loss", "3..9"],
+    &["repair"],
+    &["repair", "--json", "--accept-loss", "0..30"],
+    &["rebuild"],
+    &["rebuild", "--json"],
+    &["undo"],
+    &["undo", "--json"],
 ];
 
 /// Stands for a place beside the directory, where nothing is.
