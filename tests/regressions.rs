@@ -616,3 +616,34 @@ fn an_active_segments_index_that_leads_wrong_loses_no_record() {
     append(&log, "r", 40..44);
     check(&log, "r", 0..44);
 }
+
+/// G11. An opening removed a store that the MANIFEST does not name and that holds no frame of the segment in
+/// its name, as one that was prepared and never used. It may be another segment's, put under a free name by
+/// somebody who found it: the one copy of acknowledged records. Its head tells, and it goes to quarantine/.
+#[test]
+fn a_store_under_a_free_name_is_kept() {
+    const STRAY: [&str; 2] = ["00000000000000ff.store", "0000000000000001.store"];
+    let disk = SimDisk::new(1);
+    let small = || options(&disk).segment_bytes(4096);
+    let log = small().open(DIRECTORY).unwrap();
+    append(&log, "r", 0..400);
+    log.truncate_front(200).unwrap();
+    log.close().unwrap();
+    let state = match manifest::read(&disk, Path::new(DIRECTORY)).unwrap() {
+        Reading::Whole { state, .. } => state,
+        reading => panic!("{reading:?}"),
+    };
+    // (The names of a store that never was and of one that is gone.)
+    let second = *state.segments.keys().nth(1).unwrap();
+    let store = disk.read_file(path(&format!("{second:016x}.store"))).unwrap();
+    for name in STRAY {
+        disk.write_file(path(name), store.clone()).unwrap();
+    }
+    let log = small().open(DIRECTORY).unwrap();
+    let quarantined: Vec<String> = log.recovery().quarantined.clone();
+    assert_eq!(quarantined, [STRAY[1], STRAY[0]], "{:?}", log.recovery());
+    for name in STRAY {
+        assert_eq!(disk.read_file(path(&format!("quarantine/{name}"))).unwrap(), store, "{name}");
+    }
+    check(&log, "r", 200..400);
+}

@@ -59,7 +59,7 @@ fn codes_help() -> String {
         text += &format!("  {:<19} {}\n", code.text(), code.meaning());
     }
     text += "\n\
-Each finding says how sure it is: certain (the evidence excludes all else that the format allows), likely\n\
+Each finding says how sure it is: certain (the evidence excludes all else that the format allows), likely \
 (everything points to it; what else it could be is named), possible (look again before acting on it).\n\n";
     text + crate::EXIT_CODES
 }

@@ -46,16 +46,21 @@ pub use crate::output::Streams;
 
 const EXIT_CODES: &str = "\
 Exit codes, as fsck(8):
-   0  nothing acknowledged is missing (warnings and notes, such as a torn tail, need nothing done)
+   0  nothing acknowledged is missing (warnings and notes, such as a torn tail,
+      need nothing done)
    1  corrected: a repair, or its undoing, was done
-   4  left uncorrected: bytes that were acknowledged are not what was written, or a repair is unfinished
-   8  operational error: no such directory, no log in it, a disk that fails, a later format version
+   4  left uncorrected: bytes that were acknowledged are not what was written,
+      or a repair is unfinished
+   8  operational error: no such directory, no log in it, a disk that fails, a
+      later format version
   16  usage error
   32  cancelled
 
-Only repair, rebuild and undo with --apply change a log. salvage and demo write into a directory of
-their own, map --html and man --out write pages elsewhere. Every other command changes nothing, takes no lock and
-makes no file: it works on read-only media, and beside a program that has the log open.";
+Only repair, rebuild and undo with --apply change a log. salvage and demo write into a directory of their own, \
+map --html and man --out write pages elsewhere. All else changes nothing, takes no lock and makes no file: it works on \
+read-only media, and beside a program that has the log open.
+
+Begin with check, then plan. log-repair demo makes broken logs to practise on.";
 
 /// Checks and inspects Stonelog directories.
 #[derive(Debug, Parser)]

@@ -437,17 +437,21 @@ impl Lister<'_> {
         }
         let refuses = matches!(self.seen.opening, Opening::Refuses(_));
         for store in &self.seen.findings.unnamed {
+            let others = store.head.filter(|head| head.id != store.id || head.uuid != state.uuid);
             let what = if state.quarantined.contains(&store.id) {
                 "a recovery let go of it, and was interrupted before it was moved to quarantine/"
             } else if store.id <= state.last_id {
                 "a segment that was dropped, by a change that was interrupted before its file went"
+            } else if others.is_some() {
+                "a store under a name that is not its own: its head says another segment, or another log"
             } else if store.has_frames {
                 "a store above every id of the MANIFEST, with frames"
             } else {
                 "a store that was being prepared, and was never used"
             };
             let next = match () {
-                () if refuses && store.id > state.last_id => self.see_the_plan(),
+                () if refuses && (store.id > state.last_id || others.is_some()) => self.see_the_plan(),
+                () if others.is_some() => "nothing: the next opening moves it to quarantine/".to_string(),
                 () if state.quarantined.contains(&store.id) => {
                     "nothing: the next opening moves it".to_string()
                 }

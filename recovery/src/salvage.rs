@@ -30,26 +30,30 @@ use crate::looking::LookingDisk;
 use crate::output::Output;
 use crate::{Exit, Failure, lock};
 
+// (Each paragraph is one line, which clap breaks as wide as the terminal is.)
 const HELP: &str = "\
-SRC is a log's directory, with or without its MANIFEST and indexes, with heads of stores gone. Every intact record
-goes into a new log in DEST, at the offset that it had. Offsets whose record is gone read as lost there. What the
-MANIFEST says is not the log's any more (truncated, dropped, declared lost) stays out. Without a usable MANIFEST
-the stores tell which records there are; metadata, lost ranges and a front inside a segment are then unknown, and
-records that were truncated back may come again.
+SRC is a log's directory, with or without its MANIFEST and indexes, with heads of stores gone. Every intact \
+record goes into a new log in DEST, at the offset that it had. Offsets whose record is gone read as lost there. \
+What the MANIFEST says is not the log's any more (truncated, dropped, declared lost) stays out. Without a usable \
+MANIFEST the stores tell which records there are; metadata, lost ranges and a front inside a segment are then \
+unknown, and records that were truncated back may come again.
 
-With --carve, SRC is any file or directory of files: a disk's image, stores put one behind another, what an undelete
-tool brought back. Frames are looked for at every 8 bytes. They need no head, but two neighbours, or a head or frames
-of their segment nearby. Of a store in several fragments all is found but the frames that were cut through.
+With --carve, SRC is any file or directory of files: a disk's image, stores put one behind another, what an \
+undelete tool brought back. Frames are looked for at every 8 bytes. They need no head, but two neighbours, or a \
+head or frames of their segment nearby. Of a store in several fragments all is found but the frames that were \
+cut through.
 
-Records whose place in the log cannot be known go into a second log, DEST-unplaced, in the order of files and
+Records whose place in the log cannot be known go into a second log, DEST-unplaced, in the order of files and \
 positions; DEST-unplaced.jsonl says for each run where it was.
 
 A salvage that was cut short leaves DEST without a MANIFEST: remove DEST and begin again.
 
 Exit codes:
    0  every record there was is in DEST
-   4  records are missing, unplaced or in conflict, or something stays unknown: all of it is named
-   8  operational error: nothing to salvage, DEST not empty or inside SRC, no space, a disk that fails
+   4  records are missing, unplaced or in conflict, or something stays unknown:
+      all of it is named
+   8  operational error: nothing to salvage, DEST not empty or inside SRC, no
+      space, a disk that fails
   16  usage error
   32  cancelled";
 

@@ -259,11 +259,11 @@ impl Inspector<'_> {
                 continue;
             }
             let mut found = unlooked(*id, *length);
+            if let StoreFindings::Present { head, base, .. } = self.sectors(*id)? {
+                found.head = head;
+                found.base = base;
+            }
             if *id > self.state.last_id {
-                if let StoreFindings::Present { head, base, .. } = self.sectors(*id)? {
-                    found.head = head;
-                    found.base = base;
-                }
                 found.has_frames = self.has_frames(*id);
             }
             unnamed.push(found);

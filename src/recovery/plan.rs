@@ -527,6 +527,13 @@ impl Planner<'_> {
                     why: "its bytes were never proven acknowledged and are in no other file".to_string(),
                 });
                 plan.recovery.quarantined.push(names::store(*id));
+            } else if self.is_anothers(*id) {
+                // Whoever gave it this name may have no other copy.
+                plan.quarantine.push(Moved {
+                    id: *id,
+                    why: "its head says that it is another segment's, or another log's".to_string(),
+                });
+                plan.recovery.quarantined.push(names::store(*id));
             } else {
                 remove.push(names::store(*id));
             }
@@ -537,6 +544,12 @@ impl Planner<'_> {
         remove.extend(temporary.cloned());
         plan.recovery.removed = remove.clone();
         plan.remove = remove;
+    }
+
+    /// Whether a store that no manifest names lies under a name that is not its own.
+    fn is_anothers(&self, id: u64) -> bool {
+        let head = self.findings.unnamed.iter().find(|store| store.id == id).and_then(|store| store.head);
+        head.is_some_and(|head| head.id != id || head.uuid != self.old.uuid)
     }
 
     fn unsealed(&self) -> impl Iterator<Item = &SegmentFindings> {

@@ -60,13 +60,19 @@ pub struct LossRefused {
     pub wanted: Vec<Range<u64>>,
     /// What was named.
     pub named: Vec<Range<u64>>,
+    /// Where nobody has told yet how many were lost: the first offset that may have been one. (The range in
+    /// `wanted` that begins there says that there was none, which is for the caller to say.)
+    pub open_from: Option<u64>,
 }
 
 impl fmt::Display for LossRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = |range: &Range<u64>, option: &str| match self.open_from {
+            Some(from) if from == range.start => format!("{option}{from}..B"),
+            _ => format!("{option}{}..{}", range.start, range.end),
+        };
         let words = |ranges: &[Range<u64>], option: &str| {
-            let words: Vec<String> =
-                ranges.iter().map(|range| format!("{option}{}..{}", range.start, range.end)).collect();
+            let words: Vec<String> = ranges.iter().map(|range| word(range, option)).collect();
             if words.is_empty() { "nothing".to_string() } else { words.join(" ") }
         };
         write!(
@@ -76,7 +82,11 @@ impl fmt::Display for LossRefused {
             words(&self.wanted, ""),
             words(&self.named, ""),
             words(&self.wanted, "--accept-loss ")
-        )
+        )?;
+        // A number to copy would be taken for one that is known.
+        self.open_from.map_or(Ok(()), |_| {
+            write!(f, ", with an offset for B at and above which no reader ever saw a record")
+        })
     }
 }
 
@@ -255,7 +265,8 @@ impl Plan {
         if union(&wanted) == union(named) && wanted.iter().all(said) {
             return Ok(());
         }
-        Err(LossRefused { wanted, named: named.to_vec() })
+        let open_from = self.loss.open_from.filter(|_| named.is_empty());
+        Err(LossRefused { wanted, named: named.to_vec(), open_from })
     }
 }
 

@@ -34,24 +34,33 @@ pub(crate) use undo::{Arguments as UndoArguments, run as undo};
 
 const EXAMPLES_PLAN: &str = "\
 Examples:
-  log-repair plan /var/lib/orders                          what would be done, in words
-  log-repair plan /var/lib/orders --json > plan.json       the same, to be reviewed and applied later
-  log-repair repair /var/lib/orders --apply plan.json      refused if a byte has changed since
+  log-repair plan DIR                       what would be done, in words
+  log-repair plan DIR --json > plan.json    the same, to be reviewed and applied
+  log-repair repair DIR --apply plan.json   refused if a byte has changed since
 
-Nothing is changed. The exit code is 0 where there is nothing to repair or only what the next opening does
-by itself, 4 where there is damage.";
+Nothing is changed. The exit code is 0 where there is nothing to repair or only \
+what the next opening does by itself, 4 where there is damage.";
 
 const EXAMPLES_REPAIR: &str = "\
 Examples:
-  log-repair repair /var/lib/orders                        shows the plan, changes nothing
-  log-repair repair /var/lib/orders --apply                does it, if no acknowledged record is lost by it
-  log-repair repair /var/lib/orders --apply --accept-loss 120..125
-                                                           gives up these records, and no others
-  log-repair undo /var/lib/orders --apply                  takes it back, byte for byte
+  log-repair repair DIR                     shows the plan, changes nothing
+  log-repair repair DIR --apply             does it, if that loses no record
+  log-repair repair DIR --apply --accept-loss 120..125
+                                            gives up these records, no others
+  log-repair undo DIR --apply               takes it back, byte for byte
 
-Files that are replaced or taken out are moved to DIR/repair/, never changed. A repair that was interrupted
-is finished by repair --apply. The exit code is 0 where there is nothing to repair, 1 where all of it was
-done, 4 where damage is left.";
+Files that are replaced or taken out are moved to DIR/repair/, never changed. A repair that was interrupted is \
+finished by repair --apply. The exit code is 0 where there is nothing to repair, 1 where all of it was done, 4 \
+where damage is left.";
+
+const EXAMPLES_REBUILD: &str = "\
+Examples:
+  log-repair rebuild DIR                    shows the plan, changes nothing
+  log-repair rebuild DIR --apply            does it, if that loses no record
+  log-repair undo DIR --apply               takes it back, byte for byte
+
+Files that are replaced or taken out are moved to DIR/repair/, never changed. What only a MANIFEST knew is not in \
+the stores; the plan names it. The exit code is 0 where no record is lost, 1 where it was done, 4 where damage is left.";
 
 /// What a plan is made of.
 #[derive(Debug, clap::Args)]
@@ -101,7 +110,7 @@ pub(crate) struct RepairArguments {
 /// it is damaged or gone, `repair` does this by itself, and uses what is left of it. Without --apply
 /// it shows the plan and changes nothing.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES_REPAIR)]
+#[command(after_help = EXAMPLES_REBUILD)]
 pub(crate) struct RebuildArguments {
     #[command(flatten)]
     choices: Choices,
@@ -266,8 +275,8 @@ impl Task<'_> {
         }
         match exit {
             Exit::Corrected => {
-                let lost = planned.map_or(0, |planned| planned.plan.loss.offsets.count());
-                let word = if lost > 0 { "Repaired, but for what was given up." } else { "Repaired." };
+                let gave_up = planned.is_some_and(|planned| planned.gives_up_records());
+                let word = if gave_up { "Repaired, but for what was given up." } else { "Repaired." };
                 output.line(styled(GOOD, word))?;
             }
             _ => {

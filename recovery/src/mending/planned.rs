@@ -6,6 +6,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use anstyle::Style;
 use serde::{Deserialize, Serialize};
 use stonelog::repair::{Action, Basis, Done, Plan, Survey};
 
@@ -13,6 +14,10 @@ use super::style_of;
 use crate::Exit;
 use crate::lock::Holder;
 use crate::output::{self, BAD, FAINT, ODD, Output, SCHEMA_VERSION, STRONG, Span, styled};
+
+/// What is said before anybody gives up a record.
+const LOOK_FIRST: &str = "look for what is lost elsewhere: a backup or a replica of this log, lost+found, a mount that is \
+                          missing. A sealed store is the same file in every copy of the log: put it back, and check again";
 
 /// A plan with what is said about it.
 pub(crate) struct Planned {
@@ -88,6 +93,9 @@ impl Planned {
     /// All of it.
     pub(crate) fn show(&self, in_use: Option<Holder>, output: &mut Output) -> io::Result<()> {
         self.show_actions(output)?;
+        if !self.plan.is_nothing() {
+            paragraph(output, FAINT, "digest", &format!("{}, of the files as they are", self.digest))?;
+        }
         if let Some(holder) = in_use {
             let who = holder.pid.map_or("a program".to_string(), |pid| format!("process {pid}"));
             output.line("")?;
@@ -100,21 +108,25 @@ impl Planned {
             return Ok(());
         }
         output.line("")?;
-        output.line(styled(FAINT, format!("digest of what was looked at: {}", self.digest)))?;
+        if !self.plan.loss.is_nothing() {
+            paragraph(output, STRONG, "first", LOOK_FIRST)?;
+            output.line("")?;
+        }
         let command = match self.basis {
             Basis::Manifest => "repair",
             Basis::Stores => "rebuild",
         };
-        let accept: Vec<String> =
-            self.plan.to_accept().iter().map(|r| format!(" --accept-loss {}..{}", r.start, r.end)).collect();
+        let open_from = self.plan.loss.open_from.filter(|_| self.accepted.is_empty());
+        let accept: Vec<String> = (self.plan.to_accept().iter())
+            .map(|range| match open_from {
+                Some(from) if from == range.start => format!(" --accept-loss {from}..B"),
+                _ => format!(" --accept-loss {}..{}", range.start, range.end),
+            })
+            .collect();
         output.line(format!(
             "To do it:  log-repair {command} {} --apply{}",
             self.directory.display(),
-            if self.plan.loss.open_from.is_some() && self.accepted.is_empty() {
-                format!(" --accept-loss {}..B", self.first_open())
-            } else {
-                accept.concat()
-            }
+            accept.concat()
         ))
     }
 
@@ -127,8 +139,9 @@ impl Planned {
         ranges
     }
 
-    fn first_open(&self) -> u64 {
-        self.plan.to_accept().last().map_or(0, |range| range.start)
+    /// Whether acknowledged records are given up by it, or may be.
+    pub(crate) fn gives_up_records(&self) -> bool {
+        self.plan.to_accept().iter().any(|range| !range.is_empty())
     }
 
     /// What is done and what is lost.
@@ -144,59 +157,65 @@ impl Planned {
         }
         output.line("")?;
         for range in self.plan.loss.offsets.iter() {
-            let word = styled(BAD, "lost");
-            output
-                .line(format_args!("{word}     {}: no intact frame carries it", output::records(&range)))?;
+            let them = if range.end - range.start == 1 { "it" } else { "them" };
+            let text = format!("{}: no intact frame carries {them}", output::records(&range));
+            paragraph(output, BAD, "lost", &text)?;
         }
         if let Some(from) = self.plan.loss.open_from {
-            let word = styled(BAD, "unknown");
-            output.line(format_args!(
-                "{word}  records from {from} on, if there were any: a store is gone or unreadable, and nothing says where \
-                 the log ended. B in --accept-loss A..B says it: no reader ever saw a record at B or above ({from}..{from}: \
-                 there were none)"
-            ))?;
+            let text = match self.accepted.is_empty() {
+                true => format!(
+                    "records from {from} on, if there were any: a store is gone or unreadable, and nothing says where \
+                     the log ended. B in --accept-loss {from}..B says it: no reader ever saw a record at B or above \
+                     ({from}..{from}: there were none)"
+                ),
+                false => format!(
+                    "records from {from} on, if there were any; none was at {} or above, as you say",
+                    self.plan.offsets.end
+                ),
+            };
+            paragraph(output, BAD, "unknown", &text)?;
         }
         // What is gone may only be elsewhere: nobody should give up what a backup holds.
         for action in &self.plan.actions {
             if let Action::Drop { id, .. } = action {
-                output.line(format_args!(
-                    "{}    look for segment {id:x}'s {} first: in a backup, lost+found, quarantine/, on a mount that is missing. \
-                     With it back, less is lost",
-                    styled(STRONG, "before"),
+                let text = format!(
+                    "look for {} first: in a backup, lost+found, quarantine/, on a mount that is missing. With it back, \
+                     less is lost",
                     stonelog::names::store(*id)
-                ))?;
+                );
+                paragraph(output, STRONG, "before", &text)?;
             }
         }
         if self.plan.loss.open_from.is_some() {
-            output.line(format_args!(
-                "{}    look for the store that is gone (see log-repair check {}): with it back, nothing has to be said",
-                styled(STRONG, "before"),
+            let text = format!(
+                "look for the store that is gone (log-repair check {} names it): with it back, nothing has to be said",
                 self.directory.display()
-            ))?;
+            );
+            paragraph(output, STRONG, "before", &text)?;
         }
         for range in &self.plan.beyond {
-            output.line(format_args!(
-                "{}  {} intact behind a hole, and nothing proves that they were acknowledged: they are left out, their file \
+            let text = format!(
+                "{} intact behind a hole, and nothing proves that they were acknowledged: they are left out, their file \
                  is kept. To keep them in the log, give up the hole: --accept-loss {}..{}",
-                styled(ODD, "left out"),
                 output::records(range),
                 self.plan.offsets.end,
                 range.start
-            ))?;
+            );
+            paragraph(output, ODD, "left out", &text)?;
         }
         for unknown in &self.plan.unknown {
-            output.line(format_args!("{}  {unknown}", styled(ODD, "not known")))?;
+            paragraph(output, ODD, "not known", unknown)?;
         }
         let offsets = &self.plan.offsets;
         let served = (offsets.end - offsets.start).saturating_sub(self.plan.lost_in_all());
-        output.line(format_args!(
-            "{}    offsets {}..{}, {} served; what is replaced or moved goes to {}/repair/",
-            styled(STRONG, "after"),
+        let text = format!(
+            "offsets {}..{}, {} served; what is replaced or moved goes to {}/repair/",
             offsets.start,
             offsets.end,
             output::count(served, "record"),
             self.directory.display()
-        ))
+        );
+        paragraph(output, STRONG, "after", &text)
     }
 
     pub(crate) fn document(
@@ -224,6 +243,30 @@ impl Planned {
             done: outcome,
         }
     }
+}
+
+/// Columns that the word before a paragraph takes.
+const WORD_COLUMNS: usize = 11;
+/// How wide text is where nobody looks at it at a terminal.
+const TEXT_COLUMNS: usize = 100;
+
+/// A word, and beside it what there is to say, in as many lines as it takes.
+fn paragraph(output: &mut Output, style: Style, word: &str, text: &str) -> io::Result<()> {
+    let width = output.width().unwrap_or(TEXT_COLUMNS).clamp(4 * WORD_COLUMNS, TEXT_COLUMNS) - WORD_COLUMNS;
+    let mut before = styled(style, word) + &" ".repeat(WORD_COLUMNS.saturating_sub(word.len()));
+    let mut line = String::new();
+    for word in text.split(' ') {
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
+            output.line(format_args!("{before}{line}"))?;
+            before = " ".repeat(WORD_COLUMNS);
+            line.clear();
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    output.line(format_args!("{before}{line}"))
 }
 
 fn is(count: u64) -> String {

@@ -14,7 +14,12 @@ impl FromStr for OffsetRange {
         let (start, end) = text
             .split_once("..")
             .ok_or_else(|| format!("{text:?} is no range: write A..B, for A up to and without B"))?;
-        let number = |word: &str| word.trim().parse::<u64>().map_err(|_| format!("{word:?} is no offset"));
+        let number = |word: &str| {
+            word.trim().parse::<u64>().map_err(|_| match word.trim() {
+                "A" | "B" => format!("{word} stands for an offset: write the number that you know"),
+                _ => format!("{word:?} is no offset"),
+            })
+        };
         let (start, end) = (number(start)?, number(end)?);
         if start > end {
             return Err(format!("{start}..{end} ends before it begins"));

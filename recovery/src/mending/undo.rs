@@ -15,10 +15,10 @@ use crate::{Exit, Failure};
 
 const EXAMPLES: &str = "\
 Examples:
-  log-repair undo /var/lib/orders            shows what would be moved back, changes nothing
-  log-repair undo /var/lib/orders --apply    every file is again what it was, byte for byte
+  log-repair undo DIR            shows what would be moved back, changes nothing
+  log-repair undo DIR --apply    every file is again what it was, byte for byte
 
-Refused once the log was opened for writing after the repair: what was written since would be lost. Repairs are
+Refused once the log was opened for writing after the repair: what was written since would be lost. Repairs are \
 taken back one by one, the last one first. The exit code is 1 where a repair was taken back.";
 
 /// Takes the last repair back, byte for byte.
