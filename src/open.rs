@@ -67,10 +67,12 @@ pub(crate) fn open(options: &Options, directory: &Path) -> Result<Opened> {
 
 /// Opens for reading only.
 pub(crate) fn open_read_only(options: &Options, directory: &Path) -> Result<Opened> {
+    let findings = settled_findings(options.disk.as_ref(), directory);
+    // (Asked last: a repair that began meanwhile shows files that come and go.)
     if !mutant::on(Mutant::RepairOpenUnrefused) {
         refuse_unfinished(options.disk.as_ref(), directory)?;
     }
-    let findings = settled_findings(options.disk.as_ref(), directory)?;
+    let findings = findings?;
     let (Reading::Whole { state, .. }, Some(assessment)) = (&findings.manifest, &findings.assessment) else {
         // Damage says so; otherwise there is no log.
         recovery::plan(&findings, options.on_damage)?;

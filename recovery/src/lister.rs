@@ -366,8 +366,14 @@ impl Lister<'_> {
             && let Some(place) = assessment.placed.last()
         {
             let beyond = close.next_offset..assessment.valid_end;
-            self.found
-                .push(stray(close.next_offset).in_store(place.id).at(close.length, None).about(Some(beyond)));
+            let what = format!(
+                "whole records behind offset {}, where a clean close states the end: this MANIFEST is older than the store",
+                close.next_offset
+            );
+            let next = "nothing, if an older MANIFEST was put back: the next opening takes these records in. What else the \
+                        newer one said is not known: look for it first";
+            let finding = Finding::new(Code::TailStray, what, next).in_store(place.id);
+            self.found.push(finding.at(close.length, None).about(Some(beyond)));
         }
     }
 

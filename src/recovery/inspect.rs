@@ -14,8 +14,8 @@ use super::findings::{Findings, Listing, SegmentFindings, StoreFindings, Unnamed
 use super::{parallel, verdict};
 use crate::disk::{self, Disk, DiskFile, OpenMode};
 use crate::error::{Error, Result};
-use crate::frame::Seed;
-use crate::manifest::{self, Reading, State};
+use crate::frame::{self, HEADER_BYTES, HEADER_LENGTH, PayloadChecksum, Seed};
+use crate::manifest::{self, Close, Reading, State};
 use crate::names;
 use crate::scan::{self, Extent, Outcome, Run};
 use crate::segment::{IndexCheck, record_count};
@@ -246,10 +246,33 @@ impl Inspector<'_> {
                 None => {
                     let wanted = if std::mem::take(&mut active) { close.length } else { 0 };
                     let ours = |head: &Head| head.uuid == self.state.uuid && head.id == segment.id;
-                    segment.store.head().is_some_and(ours) && length.is_some_and(|length| length >= wanted)
+                    segment.store.head().is_some_and(ours)
+                        && length.is_some_and(|length| length >= wanted)
+                        && !(wanted > 0 && self.goes_on(segment, close))
                 }
             }
         })
+    }
+
+    /// Whether a valid record follows the end that the Close states, so that this is not the MANIFEST which the store
+    /// was last written under: an older one was put back.
+    fn goes_on(&self, segment: &SegmentFindings, close: Close) -> bool {
+        let base = segment.base.unwrap_or_else(|| self.state.sealed_end());
+        let next = close.next_offset.checked_sub(base).and_then(|ordinal| u32::try_from(ordinal).ok());
+        let (Some(next), Ok((file, length))) = (next, self.open(segment.id)) else { return false };
+        let mut head = [0; HEADER_LENGTH];
+        if disk::read_exact_at(file.as_ref(), &mut head, close.length).is_err() {
+            return false;
+        }
+        let header = frame::decode_header(&head);
+        let fits = |header: &frame::Header| {
+            let end = close.length.saturating_add(header.frame_bytes());
+            header.kind.is_record() && header.ordinal == next && end <= length
+        };
+        let Some(header) = header.filter(fits) else { return false };
+        let mut payload = vec![0; header.length as usize];
+        disk::read_exact_at(file.as_ref(), &mut payload, close.length.saturating_add(HEADER_BYTES)).is_ok()
+            && frame::verifies(&head, PayloadChecksum::of(&payload), self.seed(segment.id))
     }
 
     fn unnamed(&self) -> Result<Vec<UnnamedStore>> {
@@ -336,14 +359,24 @@ pub(crate) fn sectors(disk: &dyn Disk, directory: &Path, id: u64, seed: Seed) ->
     let (file, length) = match open(disk, directory, id) {
         Ok(opened) => opened,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(StoreFindings::Missing),
+        // Who may not read a file knows nothing of it: that is no damage.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            return Err(Error::io("opening", &directory.join(names::store(id)), None, error));
+        }
         Err(error) => return Ok(StoreFindings::Unreadable { why: error.to_string() }),
     };
     let mut bytes = vec![0; SECTORS];
-    let got = match disk::read_up_to(file.as_ref(), &mut bytes, 0) {
-        Ok(got) => got,
-        Err(error) => return Ok(StoreFindings::Unreadable { why: error.to_string() }),
-    };
-    bytes.truncate(got);
+    match disk::read_up_to(file.as_ref(), &mut bytes, 0) {
+        Ok(got) => bytes.truncate(got),
+        // Each sector for itself: one that cannot be read is one that is not what was written.
+        Err(_) => {
+            for (sector, at) in bytes.chunks_mut(SECTOR).zip((0u64..).step_by(SECTOR)) {
+                if disk::read_exact_at(file.as_ref(), sector, at).is_err() {
+                    sector.fill(0);
+                }
+            }
+        }
+    }
     let head = Head::parse(&bytes);
     if let Some(version) = head.map(|head| head.version).filter(|version| *version != store::FORMAT_VERSION) {
         return Err(Error::UnsupportedVersion {

@@ -16,6 +16,7 @@ use std::ops::Range;
 use super::renamed::Misnamed;
 use super::survey::{Mend, Survey};
 use crate::error::{Error, Result};
+use crate::frame::HEADER_BYTES;
 use crate::manifest::{self, Close, OffsetRanges, Reading, Seal, State, Tail};
 use crate::mutant::{self, Mutant};
 use crate::names;
@@ -165,6 +166,7 @@ impl fmt::Display for Action {
             Action::RewriteStore { mend } => {
                 let mut what = Vec::new();
                 what.extend(mend.misnamed.map(|name| format!("what lies in {}", names::store(name))));
+                what.extend(mend.unsynced.then(|| "what may be in the page cache alone".to_string()));
                 what.extend(mend.head_gone.then(|| "its head".to_string()));
                 what.extend(mend.base_gone.then(|| format!("its base, {}", mend.base)));
                 if !mend.unreadable.is_empty() {
@@ -305,6 +307,18 @@ pub fn plan(survey: &Survey, end: Option<u64>) -> Result<Plan> {
             ),
         });
     }
+    // A number with a digit too many would leave the log a hole for good.
+    let room = survey.findings.segments.iter().filter(|segment| segment.state.seal.is_none());
+    let room: u64 =
+        room.filter_map(|s| s.store.length()).map(|bytes| bytes / HEADER_BYTES).fold(0, u64::saturating_add);
+    if let Some(end) = stated.filter(|end| !open && *end > reach.saturating_add(room)) {
+        return Err(Error::RepairRefused {
+            why: format!(
+                "no store here could have held records up to {end}: the intact ones reach to {reach}, and there is room for {room} \
+                 more. Name an end that can be"
+            ),
+        });
+    }
     // Nothing is ever acknowledged but whole batches: a log never ended inside of one.
     let inside = |end: u64| {
         let runs = assessment.placed.iter().flat_map(|place| place.runs.iter().map(|run| (place.base, run)));
@@ -373,7 +387,9 @@ impl Planner<'_> {
         let mut core = if self.keeps_its_end() { self.keep_the_end() } else { self.recover()? };
         let dropped = self.drop_what_is_gone(&mut core);
         self.seal_short(&mut core);
-        let mends = self.mends(&core);
+        let mut mends = self.mends(&core);
+        mends.extend(self.unsynced(&core, &mends));
+        mends.sort_by_key(|mend| mend.id);
         let loss = self.settle_losses(&mut core);
         let indexes = self.indexes(&core);
         core.state.damaged = OffsetRanges::default();
@@ -421,7 +437,8 @@ impl Planner<'_> {
         let ends = chain.map_or(FIRST_FRAME, |run| run.positions.end);
         let head = self.segment(id).and_then(|segment| segment.store.head());
         let ours = head.is_some_and(|head| head.uuid == self.old.uuid && head.id == id);
-        ours && close.length >= FIRST_FRAME && long_enough && held >= wanted && ends >= close.length
+        // (Records behind the Close: then the MANIFEST is older than the store.)
+        ours && close.length >= FIRST_FRAME && long_enough && held == wanted && ends >= close.length
     }
 
     /// After a clean close whose active store is intact: all stays as it is, but for what is damaged
@@ -518,6 +535,29 @@ impl Planner<'_> {
             }
         }
         beyond.iter().collect()
+    }
+
+    /// Stores that are sealed beyond what was proven, by the caller's word for where the log ended: nothing is
+    /// acted on from a file that may differ between page cache and disk, so each is written anew.
+    fn unsynced(&self, core: &Core, mends: &[Mend]) -> Vec<Mend> {
+        let proven = self.survey.findings.assessment.as_ref().map_or(0, |assessment| assessment.proven_end);
+        let beyond = core.state.segments.iter().filter_map(|(id, state)| {
+            let (seal, segment) = (state.seal?, self.segment(*id)?);
+            let fresh = segment.state.seal.is_none() && seal.next_offset > proven.max(state.base?);
+            let unmended = !mends.iter().any(|mend| mend.id == *id);
+            let (head, base) = (*segment.store.head()?, state.base?);
+            (fresh && unmended && self.runs(*id).iter().any(|run| !run.ordinals.is_empty())).then_some(Mend {
+                id: *id,
+                head,
+                base,
+                head_gone: false,
+                base_gone: false,
+                misnamed: None,
+                unsynced: true,
+                unreadable: Vec::new(),
+            })
+        });
+        beyond.collect()
     }
 
     /// Whatever offset no intact frame carries is lost.

@@ -127,6 +127,42 @@ pub(super) struct Settled {
 }
 
 impl Settled {
+    /// A recovery's copy that no edit names and that does not reach as far as what it was copied from is one that
+    /// was never finished: it goes, and what its base proves stays. (A finished one holds all of it, and more.)
+    fn leave_out_unfinished_copies(&mut self, hints: &Hints, segments: &[SegmentFindings]) {
+        let reaches = |place: &Place, from: u64| {
+            let segment = segments.iter().find(|segment| segment.id == place.id);
+            let runs = segment.and_then(|s| s.scan.as_ref()).map_or(&[][..], |scan| scan.runs.as_slice());
+            let offset = |ordinal: u32| place.base.saturating_add(u64::from(ordinal));
+            let run =
+                runs.iter().find(|r| offset(r.ordinals.start) <= from && from < offset(r.whole_ordinal));
+            run.map_or(0, |run| offset(run.whole_ordinal))
+        };
+        let is_copy = |place: &Place| {
+            let segment = segments.iter().find(|segment| segment.id == place.id);
+            let head = segment.and_then(|segment| segment.store.head());
+            head.is_some_and(|head| head.origin == Origin::Copy) && !hints.bases.contains_key(&place.id)
+        };
+        let unfinished: Vec<u64> = self
+            .places
+            .iter()
+            .filter(|copy| is_copy(copy))
+            .filter(|copy| {
+                let before = self.places.iter().filter(|place| place.id < copy.id);
+                before.map(|place| reaches(place, copy.base)).any(|end| end > copy.end)
+            })
+            .map(|copy| copy.id)
+            .collect();
+        for id in unfinished {
+            let Some(at) = self.places.iter().position(|place| place.id == id) else { continue };
+            let copy = self.places.remove(at);
+            self.superseded.push(id);
+            if let Some(place) = self.places.iter_mut().rfind(|place| place.id < id) {
+                place.proven = place.proven.max(copy.base);
+            }
+        }
+    }
+
     /// Whether a store without a place comes before all others.
     fn unplaced_before(&self) -> bool {
         let first = self.places.first().map(|place| place.id);
@@ -168,6 +204,7 @@ pub(super) fn settle(hints: &Hints, segments: &[SegmentFindings]) -> Settled {
             seal: None,
         });
     }
+    settled.leave_out_unfinished_copies(hints, segments);
     // A later segment's base ends all before it.
     let mut next: Option<u64> = None;
     for place in settled.places.iter_mut().rev() {
@@ -180,7 +217,7 @@ pub(super) fn settle(hints: &Hints, segments: &[SegmentFindings]) -> Settled {
     let (kept, superseded): (Vec<Place>, Vec<Place>) =
         settled.places.into_iter().partition(|place| place.limit.is_none_or(|limit| place.base < limit));
     settled.places = kept;
-    settled.superseded = superseded.into_iter().map(|place| place.id).collect();
+    settled.superseded.extend(superseded.into_iter().map(|place| place.id));
     // What is proven: by frames as far as their segment reaches, and where a store reaches beyond its
     // limit, by the truncation that must have been there before its successor's first frame was.
     let mut proven = 0;
@@ -300,7 +337,7 @@ pub(super) fn unknown(hints: &Hints, settled: &Settled) -> Vec<String> {
         ));
     }
     for id in &settled.unplaced {
-        unknown.push(format!("segment {id:x} holds records whose offsets nothing tells: its store is kept aside, log-repair salvage puts them out"));
+        unknown.push(format!("segment {id:x} holds records whose offsets nothing tells: its store is kept aside, log-repair salvage puts them out. If a truncation of the back came before it, what was truncated away is back"));
     }
     unknown
 }

@@ -7,35 +7,68 @@
 //!
 //! Why a view and not renaming first: until the plan is accepted nothing is changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::disk::{Background, DirectoryEntry, Disk, DiskFile, LockAttempt, OpenMode};
+use crate::disk::{self, Background, DirectoryEntry, Disk, DiskFile, LockAttempt, OpenMode};
 use crate::error::Result;
 use crate::frame::Seed;
 use crate::names;
 use crate::recovery::{Listing, sectors};
+use crate::scan::{self, Extent};
+use crate::store::{FIRST_FRAME, FileSource};
 
 /// By segment: the id in the name that its store has.
 pub(super) type Misnamed = BTreeMap<u64, u64>;
 
-/// Finds the stores of the log `uuid` that lie under another segment's name.
+/// How much of a store is looked at to find whose frames it holds.
+const LOOK_BYTES: u64 = 1 << 20;
+/// At most so many stores without a head of their own are held against so many segments without a store.
+const MOST_TRIES: usize = 4096;
+
+/// Finds the stores of the log `uuid` that lie under another segment's name; `ids` are the segments that are
+/// known of.
 pub(super) fn find(
     disk: &dyn Disk,
     directory: &Path,
     listing: &Listing,
     uuid: &[u8; 16],
+    ids: &BTreeSet<u64>,
 ) -> Result<Misnamed> {
-    let mut holds = BTreeMap::new();
-    for id in listing.stores.keys() {
-        let found = sectors(disk, directory, *id, Seed::of_segment(uuid, *id))?;
-        let Some(head) = found.head().filter(|head| head.uuid == *uuid) else { continue };
-        // The base sector's checksum holds for the segment that it was written for.
-        let own = sectors(disk, directory, *id, Seed::of_segment(uuid, head.id))?;
-        if head.id == *id || own.base().is_some() {
-            holds.insert(*id, head.id);
+    // Which segment each file holds, by its name.
+    let mut holds: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut nameless = Vec::new();
+    for (name, length) in &listing.stores {
+        let found = sectors(disk, directory, *name, Seed::of_segment(uuid, *name))?;
+        let head = found.head().filter(|head| head.uuid == *uuid);
+        let by_head = match head {
+            Some(head) if head.id == *name => true,
+            // The base sector's checksum holds for the segment that it was written for.
+            Some(head) => {
+                let own = sectors(disk, directory, *name, Seed::of_segment(uuid, head.id))?;
+                own.base().is_some() || has_frames(disk, directory, *name, *length, uuid, head.id)
+            }
+            None => false,
+        };
+        match head.filter(|_| by_head) {
+            Some(head) => {
+                holds.insert(*name, head.id);
+            }
+            // A head that is gone, or another's: what the file holds says whose it is.
+            None if has_frames(disk, directory, *name, *length, uuid, *name) => {
+                holds.insert(*name, *name);
+            }
+            None => nameless.push((*name, *length)),
+        }
+    }
+    let held: BTreeSet<u64> = holds.values().copied().collect();
+    let wanted: Vec<u64> = ids.iter().copied().filter(|id| !held.contains(id)).collect();
+    if nameless.len().saturating_mul(wanted.len()) <= MOST_TRIES {
+        for (name, length) in nameless {
+            let whose = wanted.iter().find(|id| has_frames(disk, directory, name, length, uuid, **id));
+            holds.extend(whose.map(|id| (name, *id)));
         }
     }
     let mut misnamed = Misnamed::new();
@@ -45,6 +78,21 @@ pub(super) fn find(
         }
     }
     Ok(misnamed)
+}
+
+/// Whether the store that lies under `name` holds frames of segment `id`, near its beginning.
+fn has_frames(disk: &dyn Disk, directory: &Path, name: u64, length: u64, uuid: &[u8; 16], id: u64) -> bool {
+    let path = directory.join(names::store(name));
+    let Ok(file) = disk::retry_interrupted(|| disk.open(&path, OpenMode::Read)) else { return false };
+    let extent = Extent {
+        seed: Seed::of_segment(uuid, id),
+        start: FIRST_FRAME,
+        end: length.min(LOOK_BYTES),
+        base: None,
+        ordinal_end: None,
+    };
+    let outcome = scan::scan(&FileSource { file: file.as_ref(), length }, &extent, |_| {});
+    outcome.runs.iter().any(|run| !run.ordinals.is_empty())
 }
 
 /// A disk on which misnamed stores have their own names.

@@ -217,6 +217,11 @@ fn check_untouched(disk: &dyn Disk, directory: &Path, number: u64, journal: &Jou
             ));
         }
     }
+    for name in &journal.out {
+        if !exists(disk, &place_of(directory, number).join(OLD).join(name))? {
+            return refused(format!("{name}, which it moved out, is not kept any more"));
+        }
+    }
     for name in journal.out.iter().filter(|name| !journal.puts_in(name)) {
         if exists(disk, &directory.join(name))? {
             return refused(format!("there is a {name} again"));
@@ -399,7 +404,23 @@ impl Session {
         }
         let mut journal = stage(disk, &self.directory, &place.join(NEW), plan, room)?;
         journal.ballast = ballast;
+        // Whatever has the name of a file that goes in is moved out first, whoever it is.
+        let mut more = Vec::new();
+        for file in journal.put_in.iter().filter(|file| !journal.out.contains(&file.name)) {
+            if exists(disk, &self.directory.join(&file.name))? {
+                more.push(file.name.clone());
+            }
+        }
+        more.append(&mut journal.out);
+        journal.out = more;
         let text = journal.encode();
+        if text.len() as u64 > journal::MAX_BYTES {
+            return Err(Error::TooLarge {
+                what: "repair journal",
+                bytes: text.len() as u64,
+                limit: journal::MAX_BYTES,
+            });
+        }
         write_file(disk, &place.join(JOURNAL_NEXT), text.as_bytes(), text.len() as u64)?;
         for path in [&place, &above, &self.directory] {
             sync_dir(disk, path)?;
@@ -484,6 +505,19 @@ impl Session {
         }
         sync_dir(disk, &self.directory)?;
         sync_dir(disk, &old)?;
+        // Nothing is let go of before everything is back.
+        for name in &journal.out {
+            if !exists(disk, &self.directory.join(name))? {
+                let why = format!(
+                    "{name} is in neither {} nor {}, so the undoing of repair {number} cannot end. What the repair had made \
+                     is in {}",
+                    self.directory.display(),
+                    old.display(),
+                    new.display()
+                );
+                return Err(Error::RepairRefused { why });
+            }
+        }
         manifest::file::remove_if_present(disk, &place.join(UNDOING))?;
         sync_dir(disk, &place)?;
         self.clear(number)?;

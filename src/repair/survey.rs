@@ -5,7 +5,7 @@
 //! segment's own, though its head is gone. It reads only, and decides nothing that [`plan`](super::plan())
 //! decides. Invariant: what it takes for intact, a repair makes so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
 
@@ -44,6 +44,8 @@ pub struct Mend {
     pub base_gone: bool,
     /// The id in the name that the store lies under, where that is another segment's.
     pub misnamed: Option<u64>,
+    /// It is sealed beyond what was proven durable: what is there may be in the page cache alone.
+    pub unsynced: bool,
     /// Ranges that the disk cannot read: zeros take their place.
     pub unreadable: Vec<Range<u64>>,
 }
@@ -92,6 +94,7 @@ impl Survey {
             head_gone: false,
             base_gone: false,
             misnamed: Some(name),
+            unsynced: false,
             unreadable: Vec::new(),
         };
         self.mends.push(whole);
@@ -122,8 +125,14 @@ pub fn survey(disk: &dyn Disk, directory: &Path, basis: Basis) -> Result<Survey>
             manifest::remains(disk, directory)?.uuid.or(identity(disk, directory, &listing)?)
         }
     };
-    let misnamed =
-        uuid.map_or(Ok(Misnamed::new()), |uuid| renamed::find(disk, directory, &listing, &uuid))?;
+    let mut ids: BTreeSet<u64> = listing.stores.keys().chain(listing.indexes.keys()).copied().collect();
+    if let Reading::Whole { state, .. } = &manifest {
+        ids.extend(state.segments.keys());
+    }
+    let misnamed = match uuid {
+        Some(uuid) => renamed::find(disk, directory, &listing, &uuid, &ids)?,
+        None => Misnamed::new(),
+    };
     let view = Renamed::new(disk, directory, &misnamed);
     let mut survey = survey_as_named(&view, directory, manifest, basis)?;
     for (id, name) in &misnamed {
@@ -250,9 +259,29 @@ fn with_bases(disk: &dyn Disk, mut findings: Findings) -> Result<Findings> {
         return Ok(findings);
     };
     let mut told = false;
+    // Under a whole MANIFEST a segment without a base of its own begins where the one before ends, and so ends where the
+    // next begins: its records, all there, count back from that.
+    let mut next: Option<u64> = None;
+    for segment in findings.segments.iter().rev() {
+        if segment.base.is_none()
+            && let (Some(end), Some(scan)) = (next, &segment.scan)
+            && let [run] = scan.runs.as_slice()
+            && run.ordinals.start == 0
+            && scan.tail.is_none()
+            && let Some(base) = end.checked_sub(u64::from(run.whole_ordinal))
+            && let Some(known) = state.segments.get_mut(&segment.id)
+        {
+            known.base = Some(base);
+            told = true;
+        }
+        let base = state.segments.get(&segment.id).and_then(|known| known.base).or(segment.base);
+        let holds = segment.scan.as_ref().is_some_and(|scan| !scan.runs.is_empty());
+        next = if base.is_some() { base } else { next.filter(|_| !holds) };
+    }
     for segment in findings.segments.iter().filter(|segment| segment.base.is_none()) {
         let place = assessment.placed.iter().find(|place| place.id == segment.id && !place.runs.is_empty());
-        if let (Some(place), Some(known)) = (place, state.segments.get_mut(&segment.id)) {
+        let known = state.segments.get_mut(&segment.id).filter(|known| known.base.is_none());
+        if let (Some(place), Some(known)) = (place, known) {
             known.base = Some(place.base);
             told = true;
         }
@@ -295,6 +324,14 @@ fn mended(disk: &dyn Disk, findings: Findings, rebuilt: Option<Rebuilt>) -> Resu
         unsealed && mend.unreadable.iter().any(|range| range.end > end) && !bounded(mend.id)
     });
     let mut assessment = verdict::assess(state, &findings.segments, &findings.unnamed);
+    // Records that nothing places were somewhere, and where the log ended they may have been acknowledged.
+    let records = |id: &u64| {
+        let segment = findings.segments.iter().find(|segment| segment.id == *id);
+        let runs =
+            segment.and_then(|segment| segment.scan.as_ref()).map_or(&[][..], |scan| scan.runs.as_slice());
+        runs.iter().any(|run| run.whole_ordinal > run.ordinals.start)
+    };
+    survey.open_end |= state.closed.is_none() && assessment.unplaced.iter().any(records);
     assessment.proven_position = proven_position(disk, &findings.directory, &assessment)?;
     findings.assessment = Some(assessment);
     survey.findings = findings;
@@ -333,5 +370,14 @@ fn mend(state: &State, segment: &mut SegmentFindings, base: Option<u64>) -> Opti
     if base_gone {
         *written = Some(base);
     }
-    Some(Mend { id: segment.id, head: made, base, head_gone: !ours, base_gone, misnamed: None, unreadable })
+    Some(Mend {
+        id: segment.id,
+        head: made,
+        base,
+        head_gone: !ours,
+        base_gone,
+        misnamed: None,
+        unsynced: false,
+        unreadable,
+    })
 }

@@ -25,6 +25,7 @@ mod life;
 mod mended;
 mod mutants;
 mod random;
+mod review;
 #[path = "../support/mod.rs"]
 #[allow(unused, reason = "shared with the crash tests")]
 mod support;

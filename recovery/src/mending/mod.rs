@@ -290,7 +290,7 @@ impl Task<'_> {
             "The log holds offsets {}..{}, and is closed: the next record gets {}.",
             left.offsets.start, left.offsets.end, left.offsets.end
         ))?;
-        let kept = done.kept.display();
+        let kept = done.kept.parent().unwrap_or(&done.kept).display();
         output.line(styled(
             FAINT,
             format!("What was replaced or taken out is in {kept}: delete it once nobody needs it."),
