@@ -85,6 +85,9 @@ impl Planned {
                 "to be repaired, but nobody can tell how many records are lost".to_string()
             }
             () if lost > 0 => format!("to be repaired; {} lost", is(lost)),
+            () if self.basis == Basis::Stores => {
+                "to be put together from the stores, without losing a record".to_string()
+            }
             () if self.has_damage => "to be repaired, without losing a record".to_string(),
             () => "nothing is lost; the next opening does by itself what is to be done".to_string(),
         }
@@ -94,7 +97,7 @@ impl Planned {
     pub(crate) fn show(&self, in_use: Option<Holder>, output: &mut Output) -> io::Result<()> {
         self.show_actions(output)?;
         if !self.plan.is_nothing() {
-            paragraph(output, FAINT, "digest", &format!("{}, of the files as they are", self.digest))?;
+            paragraph(output, FAINT, "digest", &self.digest)?;
         }
         if let Some(holder) = in_use {
             let who = holder.pid.map_or("a program".to_string(), |pid| format!("process {pid}"));
