@@ -63,18 +63,28 @@ pub struct LossRefused {
 
 impl fmt::Display for LossRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// More are not told one by one.
+        const MOST: usize = 20;
         let words = |ranges: &[Range<u64>], option: &str| {
-            let words: Vec<String> =
-                ranges.iter().map(|range| format!("{option}{}..{}", range.start, range.end)).collect();
+            let shown = ranges.iter().take(MOST);
+            let mut words: Vec<String> =
+                shown.map(|range| format!("{option}{}..{}", range.start, range.end)).collect();
+            let more = ranges.len().saturating_sub(MOST);
+            words.extend((more > 0).then(|| format!("and {more} more")));
             if words.is_empty() { "nothing".to_string() } else { words.join(" ") }
+        };
+        let add = if self.wanted.len() > MOST {
+            "--accept-loss-from FILE, which names them one on a line, or is a plan that was written with --json"
+                .to_string()
+        } else {
+            words(&self.wanted, "--accept-loss ")
         };
         write!(
             f,
             "this gives up acknowledged records, and has to be told which: {}. Named was: {}. Nothing was changed; to give \
-             them up, add: {}",
+             them up, add: {add}",
             words(&self.wanted, ""),
             words(&self.named, ""),
-            words(&self.wanted, "--accept-loss ")
         )
     }
 }

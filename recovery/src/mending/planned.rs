@@ -9,10 +9,13 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use stonelog::repair::{Action, Basis, Done, Plan, Survey};
 
-use super::style_of;
+use super::{listed, style_of};
 use crate::Exit;
 use crate::lock::Holder;
 use crate::output::{self, BAD, FAINT, ODD, Output, SCHEMA_VERSION, STRONG, Span, styled};
+
+/// So many losses are named on a command line; more are named by a file.
+const MOST_NAMED: usize = 20;
 
 /// A plan with what is said about it.
 pub(crate) struct Planned {
@@ -85,9 +88,9 @@ impl Planned {
         }
     }
 
-    /// All of it.
-    pub(crate) fn show(&self, in_use: Option<Holder>, output: &mut Output) -> io::Result<()> {
-        self.show_actions(output)?;
+    /// All of it; of long lists the first `most`.
+    pub(crate) fn show(&self, in_use: Option<Holder>, most: usize, output: &mut Output) -> io::Result<()> {
+        self.show_actions(most, output)?;
         if let Some(holder) = in_use {
             let who = holder.pid.map_or("a program".to_string(), |pid| format!("process {pid}"));
             output.line("")?;
@@ -105,40 +108,53 @@ impl Planned {
             Basis::Manifest => "repair",
             Basis::Stores => "rebuild",
         };
-        let accept: Vec<String> =
-            self.plan.to_accept().iter().map(|r| format!(" --accept-loss {}..{}", r.start, r.end)).collect();
-        output.line(format!(
-            "To do it:  log-repair {command} {} --apply{}",
-            self.directory.display(),
-            if self.plan.loss.open_from.is_some() && self.accepted.is_empty() {
-                format!(" --accept-loss {}..B", self.first_open())
-            } else {
-                accept.concat()
-            }
-        ))
+        let directory = self.directory.display();
+        let to_accept = self.plan.to_accept();
+        let name = |range: &Range<u64>| format!(" --accept-loss {}..{}", range.start, range.end);
+        // Of a loss that has no end yet, somebody has to say it.
+        let open = to_accept.last().filter(|_| self.plan.loss.open_from.is_some()).map(|range| {
+            if self.accepted.is_empty() { format!(" --accept-loss {}..B", range.start) } else { name(range) }
+        });
+        if to_accept.len() > MOST_NAMED {
+            let from_stores = if self.basis == Basis::Stores { " --from-stores" } else { "" };
+            let open = open.unwrap_or_default();
+            output.line(format!(
+                "To do it:  log-repair plan {directory}{from_stores}{open} --json > plan.json"
+            ))?;
+            output.line("           read what plan.json gives up (\"to_accept\"), then")?;
+            return output.line(format!(
+                "           log-repair {command} {directory} --apply plan.json --accept-loss-from plan.json"
+            ));
+        }
+        let named = match open {
+            Some(open) if self.accepted.is_empty() => open,
+            _ => to_accept.iter().map(name).collect(),
+        };
+        output.line(format!("To do it:  log-repair {command} {directory} --apply{named}"))
     }
 
-    fn first_open(&self) -> u64 {
-        self.plan.to_accept().last().map_or(0, |range| range.start)
-    }
-
-    /// What is done and what is lost.
-    pub(crate) fn show_actions(&self, output: &mut Output) -> io::Result<()> {
+    /// What is done and what is lost; of long lists the first `most`.
+    pub(crate) fn show_actions(&self, most: usize, output: &mut Output) -> io::Result<()> {
         let exit = Exit::of(self.has_damage);
         output.line(styled(style_of(exit, self.plan.is_nothing()), output::capital(&self.headline())))?;
         if self.plan.is_nothing() {
             return Ok(());
         }
         output.line("")?;
-        for (number, action) in self.plan.actions.iter().enumerate() {
-            output.line(format_args!("  {:>2}. {action}", number + 1))?;
-        }
+        let actions = self.plan.actions.iter().zip(1..);
+        let actions = actions.map(|(action, number)| format!("  {number:>2}. {action}")).collect();
+        listed(actions, most, "      ... and {} more: --all or --json", output)?;
         output.line("")?;
-        for range in self.plan.loss.offsets.iter() {
-            let word = styled(BAD, "lost");
-            output
-                .line(format_args!("{word}     {}: no intact frame carries it", output::records(&range)))?;
-        }
+        let word = styled(BAD, "lost");
+        let ranges = self.plan.loss.offsets.iter();
+        let lost =
+            ranges.map(|range| format!("{word}     {}: no intact frame carries it", output::records(&range)));
+        listed(
+            lost.collect(),
+            most,
+            &format!("{word}     ... and {{}} more ranges: --all or --json"),
+            output,
+        )?;
         if let Some(from) = self.plan.loss.open_from {
             let word = styled(BAD, "unknown");
             output.line(format_args!(
@@ -148,16 +164,21 @@ impl Planned {
             ))?;
         }
         // What is gone may only be elsewhere: nobody should give up what a backup holds.
-        for action in &self.plan.actions {
-            if let Action::Drop { id, .. } = action {
-                output.line(format_args!(
-                    "{}    look for segment {id:x}'s {} first: in a backup, lost+found, quarantine/, on a mount that is missing. \
-                     With it back, less is lost",
-                    styled(STRONG, "before"),
-                    stonelog::names::store(*id)
-                ))?;
-            }
-        }
+        let word = styled(STRONG, "before");
+        let dropped = self.plan.actions.iter().filter_map(|action| match action {
+            Action::Drop { id, .. } => Some(format!(
+                "{word}    look for segment {id:x}'s {} first: in a backup, lost+found, quarantine/, on a mount that is missing. \
+                 With it back, less is lost",
+                stonelog::names::store(*id)
+            )),
+            _ => None,
+        });
+        listed(
+            dropped.collect(),
+            most,
+            &format!("{word}    ... and for {{}} more: --all or --json"),
+            output,
+        )?;
         if self.plan.loss.open_from.is_some() {
             output.line(format_args!(
                 "{}    look for the store that is gone (see log-repair check {}): with it back, nothing has to be said",
@@ -165,19 +186,20 @@ impl Planned {
                 self.directory.display()
             ))?;
         }
-        for range in &self.plan.beyond {
-            output.line(format_args!(
-                "{}  {} intact behind a hole, and nothing proves that they were acknowledged: they are left out, their file \
+        let word = styled(ODD, "left out");
+        let beyond = self.plan.beyond.iter().map(|range| {
+            format!(
+                "{word}  {} intact behind a hole, and nothing proves that they were acknowledged: they are left out, their file \
                  is kept. To keep them in the log, give up the hole: --accept-loss {}..{}",
-                styled(ODD, "left out"),
                 output::records(range),
                 self.plan.offsets.end,
                 range.start
-            ))?;
-        }
-        for unknown in &self.plan.unknown {
-            output.line(format_args!("{}  {unknown}", styled(ODD, "not known")))?;
-        }
+            )
+        });
+        listed(beyond.collect(), most, &format!("{word}  ... and {{}} more: --all or --json"), output)?;
+        let word = styled(ODD, "not known");
+        let unknown = self.plan.unknown.iter().map(|unknown| format!("{word}  {unknown}"));
+        listed(unknown.collect(), most, &format!("{word}  ... and {{}} more: --all or --json"), output)?;
         let offsets = &self.plan.offsets;
         let served = (offsets.end - offsets.start).saturating_sub(self.plan.lost_in_all());
         output.line(format_args!(
