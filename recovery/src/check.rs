@@ -11,9 +11,7 @@
 use std::io;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use stonelog::disk::{Disk, OsDisk};
 use stonelog::manifest::{OffsetRanges, Reading};
@@ -28,6 +26,7 @@ use crate::lock::{self, Holder};
 use crate::looking::LookingDisk;
 use crate::loose::LooseStore;
 use crate::mending;
+use crate::meter::Meter;
 use crate::opening::Opening;
 use crate::output::{self, BAD, FAINT, GOOD, ODD, Output, SCHEMA_VERSION, STRONG, Span, styled};
 use crate::sure::Sure;
@@ -91,8 +90,8 @@ pub(crate) struct Report {
 /// Looks at everything.
 pub(crate) fn look(directory: &Path, progress: bool) -> Result<Report, Failure> {
     mending::refuse_unfinished(&LookingDisk::default(), directory)?;
-    let meter = Meter::new(directory, progress);
-    let disk = meter.disk();
+    let meter = Meter::of_directory(directory, 1, progress);
+    let disk = meter.looking();
     let holder = lock::holder(&OsDisk, directory);
     let mut looks = 0;
     let (findings, opening, changed) = loop {
@@ -201,41 +200,6 @@ fn intact(findings: &Findings) -> u64 {
 
 fn in_runs(outcome: &Outcome) -> u64 {
     outcome.runs.iter().map(|run| u64::from(run.ordinals.end - run.ordinals.start)).sum()
-}
-
-/// The progress bar, which nobody sees where stderr is not a terminal.
-struct Meter {
-    bar: ProgressBar,
-}
-
-impl Meter {
-    fn new(directory: &Path, wanted: bool) -> Meter {
-        let bar = if wanted { ProgressBar::new(Meter::total(directory)) } else { ProgressBar::hidden() };
-        let template = "{bar:32} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
-        Meter { bar }
-    }
-
-    /// About how much there is to read. A directory that cannot be listed is the inspection's matter.
-    fn total(directory: &Path) -> u64 {
-        let entries = OsDisk.list(directory).unwrap_or_default();
-        entries.iter().map(|entry| entry.length).fold(0, u64::saturating_add)
-    }
-
-    fn disk(&self) -> LookingDisk {
-        let bar = self.bar.clone();
-        LookingDisk::with_progress(Arc::new(move |bytes| bar.inc(bytes)))
-    }
-
-    fn begin(&self) {
-        self.bar.set_position(0);
-    }
-
-    fn end(&self) {
-        self.bar.finish_and_clear();
-    }
 }
 
 impl Report {

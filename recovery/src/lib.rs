@@ -29,6 +29,7 @@ mod loose;
 mod man;
 mod map;
 mod mending;
+mod meter;
 mod opening;
 mod output;
 mod salvage;
@@ -69,8 +70,8 @@ struct Cli {
     /// When to colour: NO_COLOR is honoured, and nothing is coloured that is not a terminal.
     #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
     color: Colour,
-    /// Says nothing that is no result and no error: no progress, no remarks; `check` then says nothing at all
-    /// unless there is damage.
+    /// Says nothing that is no result and no error: no progress, no remarks. All but stat, dump and demo --list then
+    /// say nothing at all unless there is damage or a loss; the exit code tells. What --json writes stays.
     #[arg(long, short, global = true)]
     quiet: bool,
     #[command(subcommand)]

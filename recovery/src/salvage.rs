@@ -19,14 +19,12 @@ mod write;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use stonelog::disk::{Disk, OsDisk};
 
 use self::place::Wishes;
 use self::report::Report;
-use crate::looking::LookingDisk;
+use crate::meter::Meter;
 use crate::output::Output;
 use crate::{Exit, Failure, lock};
 
@@ -109,8 +107,8 @@ impl FromStr for Uuid {
 pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Failure> {
     let (source, destination) = (arguments.source.as_path(), arguments.out.as_path());
     check_paths(arguments)?;
-    let progress = Progress::new(!arguments.no_progress);
-    let disk = progress.disk();
+    let meter = Meter::open_ended(!arguments.no_progress && !output.is_quiet());
+    let disk = meter.looking();
     let wanted = arguments.uuid.map(|uuid| uuid.0);
     let found = if arguments.carve {
         image::files(&disk, source, wanted)?
@@ -125,7 +123,6 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Fa
     };
     let placement = place::place(&found, wishes);
     if placement.placed.is_empty() && placement.unplaced.is_empty() && found.manifest.state().is_none() {
-        progress.end();
         return Err(Failure::Said(format!(
             "there is no intact record in {}{}",
             source.display(),
@@ -134,8 +131,8 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Fa
     }
     let records =
         placement.placed.iter().map(|placed| placed.offsets.end - placed.offsets.start).sum::<u64>();
-    progress.write(records + placement.unplaced.iter().map(|loose| loose.piece.records()).sum::<u64>());
-    let on_record = |_| progress.wrote();
+    meter.count_records(records + placement.unplaced.iter().map(|loose| loose.piece.records()).sum::<u64>());
+    let on_record = |_| meter.record();
     let unfinished = |failure| explain(failure, destination);
     let written = if placement.placed.is_empty() && found.manifest.state().is_none() {
         None
@@ -148,12 +145,12 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Fa
         let written = write::unplaced(&disk, &found, &placement.unplaced, destination, &on_record);
         Some(written.map_err(|failure| explain(failure, &write::unplaced_path(destination, "-unplaced")))?)
     };
-    progress.end();
+    meter.end();
     let report = Report::of(arguments, &found, &placement, written, unplaced, in_use, disk.bytes_read());
     let complete = report.is_complete();
     if arguments.json {
         output.document(&report)?;
-    } else {
+    } else if !complete || !output.is_quiet() {
         report.show(output)?;
     }
     Ok(Exit::of(!complete))
@@ -223,47 +220,4 @@ fn check_paths(arguments: &Arguments) -> Result<(), Failure> {
         return said(format!("{} is there already: name another DEST, or remove it", list.display()));
     }
     Ok(())
-}
-
-/// The progress bar, which nobody sees where stderr is not a terminal.
-struct Progress {
-    bar: ProgressBar,
-}
-
-impl Progress {
-    fn new(wanted: bool) -> Progress {
-        let bar = if wanted { ProgressBar::no_length() } else { ProgressBar::hidden() };
-        if let Ok(style) =
-            ProgressStyle::with_template("{spinner} looking: {decimal_bytes} read, {decimal_bytes_per_sec}")
-        {
-            bar.set_style(style);
-        }
-        Progress { bar }
-    }
-
-    fn disk(&self) -> LookingDisk {
-        let bar = self.bar.clone();
-        LookingDisk::with_progress(Arc::new(move |bytes| {
-            if bar.length().is_none() {
-                bar.inc(bytes);
-            }
-        }))
-    }
-
-    /// From here on records are counted.
-    fn write(&self, records: u64) {
-        if let Ok(style) = ProgressStyle::with_template("{bar:32} {human_pos}/{human_len} records {eta}") {
-            self.bar.set_style(style);
-        }
-        self.bar.set_position(0);
-        self.bar.set_length(records);
-    }
-
-    fn wrote(&self) {
-        self.bar.inc(1);
-    }
-
-    fn end(&self) {
-        self.bar.finish_and_clear();
-    }
 }

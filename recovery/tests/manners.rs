@@ -117,6 +117,48 @@ fn quiet_leaves_results_and_errors() {
     assert_eq!(closed.run("dump", &["--frames", "-q"]).stderr, "");
 }
 
+/// Verbs that look, plan or mend say nothing at all unless something is wrong, or JSON was asked for.
+#[test]
+fn quiet_verbs_speak_of_damage_and_loss_alone() {
+    let home = tempfile::tempdir().unwrap();
+    let place = |name: &str| home.path().join(name).to_str().unwrap().to_string();
+    let silent = |code: i32, ran: &support::Ran| {
+        assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (code, "", ""), "{ran:?}");
+    };
+    let bench = Bench::closed(300);
+    for verb in ["plan", "repair", "rebuild", "map"] {
+        silent(0, &bench.run(verb, &["-q"]));
+    }
+    silent(0, &bench.run("repair", &["-q", "--apply"]));
+    silent(0, &bench.run("explain", &["7", "-q"]));
+    silent(0, &bench.run("map", &["-q", "--html", &place("map.html")]));
+    assert!(bench.run("map", &["-q", "--html", "-"]).stdout.contains("<html"), "a page that was asked for");
+    silent(0, &bench.run("salvage", &["-q", "--out", &place("whole")]));
+    silent(0, &run(&["demo", &place("demo"), "torn-tail", "-q"]));
+    assert_eq!(run(&["demo", "--list", "-q"]).stdout, run(&["demo", "--list"]).stdout);
+
+    bench.flip_record(42);
+    for (verb, more) in [("plan", "lost"), ("repair", "lost"), ("rebuild", "lost"), ("map", "DAMAGED")] {
+        let ran = bench.run(verb, &["-q"]);
+        assert!(ran.code == 4 && ran.stdout.contains(more) && ran.stderr.is_empty(), "{verb}: {ran:?}");
+        let (loud, quiet) = (bench.run(verb, &["--json"]), bench.run(verb, &["--json", "-q"]));
+        assert_eq!((quiet.code, &quiet.stdout), (4, &loud.stdout), "{verb} --json");
+    }
+    silent(0, &bench.run("explain", &["7", "-q"]));
+    let ran = bench.run("explain", &["42", "-q"]);
+    assert!(ran.code == 4 && ran.stdout.contains("record 42"), "{ran:?}");
+    let ran = bench.run("salvage", &["-q", "--out", &place("part")]);
+    assert!(ran.code == 4 && ran.stdout.contains("missing"), "{ran:?}");
+    let refused = bench.run("repair", &["-q", "--apply"]);
+    assert!(refused.code == 4 && refused.stdout.contains("record 42"), "the plan is told: {refused:?}");
+    assert!(refused.stderr.contains("--accept-loss 42..43"), "{refused:?}");
+    silent(1, &bench.run("repair", &["-q", "--apply", "--accept-loss", "42..43"]));
+    silent(0, &bench.run("undo", &["-q"]));
+    silent(1, &bench.run("undo", &["-q", "--apply"]));
+    assert!(!bench.run("undo", &["-q"]).stderr.is_empty(), "an error is told");
+    silent(1, &bench.run("rebuild", &["-q", "--apply", "--accept-loss", "42..43"]));
+}
+
 /// No terminal, no colour and no bar, unless colour is asked for; NO_COLOR is heard.
 #[test]
 fn colours_and_bars_are_for_terminals() {

@@ -68,21 +68,30 @@ pub struct LossRefused {
 
 impl fmt::Display for LossRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// More are not told one by one.
+        const MOST: usize = 20;
         let word = |range: &Range<u64>, option: &str| match self.open_from {
             Some(from) if from == range.start => format!("{option}{from}..B"),
             _ => format!("{option}{}..{}", range.start, range.end),
         };
         let words = |ranges: &[Range<u64>], option: &str| {
-            let words: Vec<String> = ranges.iter().map(|range| word(range, option)).collect();
+            let mut words: Vec<String> = ranges.iter().take(MOST).map(|range| word(range, option)).collect();
+            let more = ranges.len().saturating_sub(MOST);
+            words.extend((more > 0).then(|| format!("and {more} more")));
             if words.is_empty() { "nothing".to_string() } else { words.join(" ") }
+        };
+        let add = if self.wanted.len() > MOST {
+            "--accept-loss-from FILE, which names them one on a line, or is a plan that was written with --json"
+                .to_string()
+        } else {
+            words(&self.wanted, "--accept-loss ")
         };
         write!(
             f,
             "this gives up acknowledged records, and has to be told which: {}. Named was: {}. Nothing was changed; to give \
-             them up, add: {}",
+             them up, add: {add}",
             words(&self.wanted, ""),
             words(&self.named, ""),
-            words(&self.wanted, "--accept-loss ")
         )?;
         // A number to copy would be taken for one that is known.
         self.open_from.map_or(Ok(()), |_| {

@@ -89,9 +89,9 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Fa
         next,
     };
     if arguments.json {
-        output.document(&json)?
-    } else {
-        show(&json, output)?
+        output.document(&json)?;
+    } else if !output.is_quiet() {
+        show(&json, output)?;
     }
     Ok(Exit::Clean)
 }

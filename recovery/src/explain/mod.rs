@@ -111,7 +111,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Fa
     let exit = Exit::of(damaged);
     if arguments.json {
         output.document(&json(&sight, &arguments.place, &told, exit))?;
-    } else {
+    } else if damaged || !output.is_quiet() {
         show::show(&told, output)?;
     }
     Ok(exit)

@@ -71,12 +71,13 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Fa
     if let Some(file) = arguments.html.as_ref().filter(|_| !stdout) {
         refuse_inside(directory, file)?;
     }
-    let report = check::look(directory, !arguments.no_progress)?;
+    let report = check::look(directory, !arguments.no_progress && !output.is_quiet())?;
     let disk = LookingDisk::default();
     let aside = Aside::of(&disk, &report.findings);
     let bars = picture::bars(&report, &aside);
     let map = Map { report: &report, bars: &bars };
     let exit = Exit::of(report.worst() == Some(Severity::Damage));
+    let says_nothing = output.is_quiet() && exit == Exit::Clean;
     if let Some(file) = &arguments.html {
         let page = page::render(&map, &disk, &planned(&disk, directory));
         if stdout {
@@ -86,12 +87,15 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Fa
             return Ok(exit);
         }
         save(file, page.as_bytes())?;
+        if says_nothing {
+            return Ok(exit);
+        }
         output.line(report.headline())?;
         let bytes = output::bytes(page.len() as u64);
         output.line(format_args!("the map is in {} ({bytes}): open it in a browser", file.display()))?;
     } else if arguments.json {
         output.document(&map.json(exit))?;
-    } else {
+    } else if !says_nothing {
         let width = match arguments.width {
             Some(width) => usize::from(width),
             None => output.width().unwrap_or(100),

@@ -17,13 +17,12 @@ mod undo;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use stonelog::disk::{Disk, OpenMode, OsDisk};
 use stonelog::repair::{self, Basis, Done, Pending, Session, Survey};
 
 use crate::lock;
-use crate::looking::LookingDisk;
+use crate::meter::Meter;
 use crate::output::{BAD, FAINT, GOOD, ODD, Output, styled};
 use crate::{Exit, Failure};
 
@@ -47,6 +46,8 @@ Examples:
   log-repair repair DIR --apply             does it, if that loses no record
   log-repair repair DIR --apply --accept-loss 120..125
                                             gives up these records, no others
+  log-repair repair DIR --apply plan.json --accept-loss-from plan.json
+                                            by a plan that was read and agreed to
   log-repair undo DIR --apply               takes it back, byte for byte
 
 Files that are replaced or taken out are moved to DIR/repair/, never changed. A repair that was interrupted is \
@@ -72,6 +73,13 @@ pub(crate) struct Choices {
     /// saw a record at B or above.
     #[arg(long, value_name = "A..B")]
     accept_loss: Vec<OffsetRange>,
+    /// A file that names more of them: ranges A..B, one on each line, or what `plan --json` wrote. For when there
+    /// are too many to type; read it first.
+    #[arg(long, value_name = "FILE")]
+    accept_loss_from: Option<PathBuf>,
+    /// Shows all of a plan, however long it is.
+    #[arg(long)]
+    all: bool,
     /// Writes one JSON document instead of text.
     #[arg(long)]
     json: bool,
@@ -122,39 +130,50 @@ pub(crate) struct RebuildArguments {
 
 pub(crate) fn plan(arguments: &PlanArguments, output: &mut Output) -> Result<Exit, Failure> {
     let basis = if arguments.from_stores { Basis::Stores } else { Basis::Manifest };
-    Task { verb: "plan", basis, choices: &arguments.choices, apply: None }.run(output)
+    Task::new("plan", basis, &arguments.choices, None)?.run(output)
 }
 
 pub(crate) fn repair(arguments: &RepairArguments, output: &mut Output) -> Result<Exit, Failure> {
     let apply = arguments.apply.as_ref().map(Option::as_deref);
-    Task { verb: "repair", basis: Basis::Manifest, choices: &arguments.choices, apply }.run(output)
+    Task::new("repair", Basis::Manifest, &arguments.choices, apply)?.run(output)
 }
 
 pub(crate) fn rebuild(arguments: &RebuildArguments, output: &mut Output) -> Result<Exit, Failure> {
     let apply = arguments.apply.as_ref().map(Option::as_deref);
-    Task { verb: "rebuild", basis: Basis::Stores, choices: &arguments.choices, apply }.run(output)
+    Task::new("rebuild", Basis::Stores, &arguments.choices, apply)?.run(output)
 }
 
 struct Task<'a> {
     verb: &'static str,
     basis: Basis,
     choices: &'a Choices,
+    /// The losses that the operator named.
+    accepted: Vec<Range<u64>>,
     /// Whether to do it, and by which plan.
     apply: Option<Option<&'a Path>>,
 }
 
-impl Task<'_> {
+impl<'a> Task<'a> {
+    fn new(
+        verb: &'static str,
+        basis: Basis,
+        choices: &'a Choices,
+        apply: Option<Option<&'a Path>>,
+    ) -> Result<Task<'a>, Failure> {
+        let mut accepted: Vec<Range<u64>> = choices.accept_loss.iter().map(|range| range.0.clone()).collect();
+        if let Some(path) = &choices.accept_loss_from {
+            accepted.extend(ranges::named_by(path)?);
+        }
+        Ok(Task { verb, basis, choices, accepted, apply })
+    }
+
     fn directory(&self) -> &Path {
         &self.choices.directory.path
     }
 
-    fn accepted(&self) -> Vec<Range<u64>> {
-        self.choices.accept_loss.iter().map(|range| range.0.clone()).collect()
-    }
-
     /// How far the operator knows that records were acknowledged.
     fn stated_end(&self) -> Option<u64> {
-        self.choices.accept_loss.iter().map(|range| range.0.end).max()
+        self.accepted.iter().map(|range| range.end).max()
     }
 
     fn run(&self, output: &mut Output) -> Result<Exit, Failure> {
@@ -164,9 +183,24 @@ impl Task<'_> {
         }
     }
 
+    fn most_shown(&self) -> usize {
+        if self.choices.all { usize::MAX } else { MOST_SHOWN }
+    }
+
+    /// A bar for the survey and the digest.
+    fn meter(&self, output: &Output) -> Meter {
+        // (Without the MANIFEST the stores are read to find out where each belongs, and again by what that gave.)
+        let passes = match self.basis {
+            Basis::Manifest => 2,
+            Basis::Stores => 4,
+        };
+        Meter::of_directory(self.directory(), passes, !self.choices.no_progress && !output.is_quiet())
+    }
+
     /// A look and a plan, nothing more.
     fn show(&self, output: &mut Output) -> Result<Exit, Failure> {
-        let disk = LookingDisk::default();
+        let meter = self.meter(output);
+        let disk = meter.looking();
         there_is(&disk, self.directory())?;
         if let Some(pending) = repair::pending(&disk, self.directory())? {
             return Err(interrupted(self.directory(), pending));
@@ -174,11 +208,12 @@ impl Task<'_> {
         let survey = repair::survey(&disk, self.directory(), self.basis)?;
         let in_use = lock::holder(&OsDisk, self.directory());
         let planned = self.planned(&disk, &survey)?;
+        meter.end();
         let exit = Exit::of(planned.has_damage);
         if self.choices.json {
             output.document(&planned.document(in_use, None, exit))?;
-        } else {
-            planned.show(in_use, output)?;
+        } else if planned.has_damage || !output.is_quiet() {
+            planned.show(in_use, self.most_shown(), output)?;
         }
         Ok(exit)
     }
@@ -186,23 +221,26 @@ impl Task<'_> {
     fn planned(&self, disk: &dyn Disk, survey: &Survey) -> Result<Planned, Failure> {
         let plan = repair::plan(survey, self.stated_end())?;
         let digest = digest::of(disk, self.directory())?;
-        Ok(Planned::new(self.verb, self.directory(), self.basis, plan, survey, digest, self.accepted()))
+        let accepted = self.accepted.clone();
+        Ok(Planned::new(self.verb, self.directory(), self.basis, plan, survey, digest, accepted))
     }
 
     fn apply(&self, wanted: Option<&Path>, output: &mut Output) -> Result<Exit, Failure> {
-        let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+        let meter = self.meter(output);
+        let disk = meter.working();
         there_is(disk.as_ref(), self.directory())?;
         let session = Session::lock(disk.clone(), self.directory())?;
         match session.pending()? {
             Some(Pending::Repair { .. }) => {
                 let done = session.resume()?;
-                return self.report(&session, None, &done, output);
+                return self.report(&session, &meter, None, &done, output);
             }
             Some(pending @ Pending::Undo { .. }) => return Err(interrupted(self.directory(), pending)),
             None => {}
         }
         let survey = session.survey(self.basis)?;
         let planned = self.planned(disk.as_ref(), &survey)?;
+        meter.end();
         if let Some(path) = wanted {
             let file = read_plan(path)?;
             planned.check_fresh(&file).map_err(|why| {
@@ -216,44 +254,40 @@ impl Task<'_> {
         if planned.plan.is_nothing() {
             if self.choices.json {
                 output.document(&planned.document(None, None, Exit::Clean))?;
-            } else {
-                planned.show(None, output)?;
+            } else if !output.is_quiet() {
+                planned.show(None, self.most_shown(), output)?;
             }
             return Ok(Exit::Clean);
         }
-        if let Err(refused) = planned.plan.accepts(&self.accepted()) {
+        if let Err(refused) = planned.plan.accepts(&self.accepted) {
             if self.choices.json {
                 output.document(&planned.document(None, None, Exit::Damage))?;
             } else {
-                planned.show(None, output)?;
+                planned.show(None, self.most_shown(), output)?;
             }
-            let open = planned.plan.loss.open_from.filter(|_| self.accepted().is_empty());
-            return Err(Failure::Left(match open {
-                Some(from) => format!(
-                    "nobody can tell how many records from {from} on are lost, if any. Nothing was changed; say where the log \
-                     ended: --accept-loss {from}..B, where no reader ever saw a record at B or above"
-                ),
-                None => refused.to_string(),
-            }));
+            return Err(Failure::Left(refused.to_string()));
         }
-        if !self.choices.json {
-            planned.show_actions(output)?;
+        if !self.choices.json && !output.is_quiet() {
+            planned.show_actions(self.most_shown(), output)?;
             output.flush()?;
         }
-        let done = session.apply(&planned.plan, &self.accepted())?;
-        self.report(&session, Some(&planned), &done, output)
+        meter.begin();
+        let done = session.apply(&planned.plan, &self.accepted)?;
+        self.report(&session, &meter, Some(&planned), &done, output)
     }
 
     /// Checks again, and says what became of it.
     fn report(
         &self,
         session: &Session,
+        meter: &Meter,
         planned: Option<&Planned>,
         done: &Done,
         output: &mut Output,
     ) -> Result<Exit, Failure> {
         let after = session.survey(Basis::Manifest)?;
         let left = repair::plan(&after, None)?;
+        meter.end();
         let exit = if left.is_nothing() { Exit::Corrected } else { Exit::Damage };
         let directory = self.directory();
         if self.choices.json {
@@ -262,11 +296,15 @@ impl Task<'_> {
                 Some(planned) => output.document(&planned.document(None, Some(outcome), exit))?,
                 None => {
                     let digest = digest::of(&OsDisk, directory)?;
+                    let accepted = self.accepted.clone();
                     let planned =
-                        Planned::new(self.verb, directory, self.basis, left, &after, digest, self.accepted());
+                        Planned::new(self.verb, directory, self.basis, left, &after, digest, accepted);
                     output.document(&planned.document(None, Some(outcome), exit))?;
                 }
             }
+            return Ok(exit);
+        }
+        if output.is_quiet() && exit == Exit::Corrected {
             return Ok(exit);
         }
         output.line("")?;
@@ -281,9 +319,8 @@ impl Task<'_> {
             }
             _ => {
                 output.line(styled(BAD, "Repaired in part; what is left:"))?;
-                for action in &left.actions {
-                    output.line(format_args!("  {action}"))?;
-                }
+                let actions = left.actions.iter().map(|action| format!("  {action}")).collect();
+                listed(actions, self.most_shown(), "  ... and {} more: --all or --json", output)?;
             }
         }
         output.line(format_args!(
@@ -348,15 +385,31 @@ fn read_plan(path: &Path) -> Result<planned::PlanFile, Failure> {
             path.display()
         ))
     };
-    let read = || -> std::io::Result<Vec<u8>> {
-        let file = OsDisk.open(path, OpenMode::Read)?;
-        let mut bytes = vec![0; usize::try_from(file.length()?.min(MOST_PLAN_BYTES)).unwrap_or(0)];
-        let got = stonelog::disk::read_up_to(file.as_ref(), &mut bytes, 0)?;
-        bytes.truncate(got);
-        Ok(bytes)
-    };
-    let bytes = read().map_err(|error| failed(error.to_string()))?;
+    let bytes = read_whole(path).map_err(|error| failed(error.to_string()))?;
     serde_json::from_slice(&bytes).map_err(|error| failed(error.to_string()))
+}
+
+/// All of a file that an operator wrote or kept.
+fn read_whole(path: &Path) -> std::io::Result<Vec<u8>> {
+    let file = OsDisk.open(path, OpenMode::Read)?;
+    let mut bytes = vec![0; usize::try_from(file.length()?.min(MOST_PLAN_BYTES)).unwrap_or(0)];
+    let got = stonelog::disk::read_up_to(file.as_ref(), &mut bytes, 0)?;
+    bytes.truncate(got);
+    Ok(bytes)
+}
+
+/// How much of a list is shown, unless all of it is asked for.
+const MOST_SHOWN: usize = 50;
+
+/// The first `most` lines, then how many more there are, in place of the {} in `more`.
+fn listed(lines: Vec<String>, most: usize, more: &str, output: &mut Output) -> std::io::Result<()> {
+    for line in lines.iter().take(most) {
+        output.line(line)?;
+    }
+    match lines.len().saturating_sub(most) {
+        0 => Ok(()),
+        rest => output.line(more.replace("{}", &rest.to_string())),
+    }
 }
 
 /// The style of a plan's headline.

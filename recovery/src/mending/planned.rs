@@ -10,10 +10,13 @@ use anstyle::Style;
 use serde::{Deserialize, Serialize};
 use stonelog::repair::{Action, Basis, Done, Plan, Survey};
 
-use super::style_of;
+use super::{listed, style_of};
 use crate::Exit;
 use crate::lock::Holder;
 use crate::output::{self, BAD, FAINT, ODD, Output, SCHEMA_VERSION, STRONG, Span, styled};
+
+/// So many losses are named on a command line; more are named by a file.
+const MOST_NAMED: usize = 20;
 
 /// What is said before anybody gives up a record.
 const LOOK_FIRST: &str = "look for what is lost elsewhere: a backup or a replica of this log, lost+found, a mount that is \
@@ -93,9 +96,9 @@ impl Planned {
         }
     }
 
-    /// All of it.
-    pub(crate) fn show(&self, in_use: Option<Holder>, output: &mut Output) -> io::Result<()> {
-        self.show_actions(output)?;
+    /// All of it; of long lists the first `most`.
+    pub(crate) fn show(&self, in_use: Option<Holder>, most: usize, output: &mut Output) -> io::Result<()> {
+        self.show_actions(most, output)?;
         if !self.plan.is_nothing() {
             paragraph(output, FAINT, "digest", &self.digest)?;
         }
@@ -119,18 +122,27 @@ impl Planned {
             Basis::Manifest => "repair",
             Basis::Stores => "rebuild",
         };
+        let directory = self.directory.display();
         let open_from = self.plan.loss.open_from.filter(|_| self.accepted.is_empty());
-        let accept: Vec<String> = (self.plan.to_accept().iter())
-            .map(|range| match open_from {
-                Some(from) if from == range.start => format!(" --accept-loss {from}..B"),
-                _ => format!(" --accept-loss {}..{}", range.start, range.end),
-            })
-            .collect();
-        output.line(format!(
-            "To do it:  log-repair {command} {} --apply{}",
-            self.directory.display(),
-            accept.concat()
-        ))
+        let to_accept = self.plan.to_accept();
+        let name = |range: &Range<u64>| match open_from {
+            Some(from) if from == range.start => format!(" --accept-loss {from}..B"),
+            _ => format!(" --accept-loss {}..{}", range.start, range.end),
+        };
+        if to_accept.len() > MOST_NAMED {
+            let from_stores = if self.basis == Basis::Stores { " --from-stores" } else { "" };
+            let open = to_accept.last().filter(|range| open_from == Some(range.start)).map(name);
+            let open = open.unwrap_or_default();
+            output.line(format!(
+                "To do it:  log-repair plan {directory}{from_stores}{open} --json > plan.json"
+            ))?;
+            output.line("           read what plan.json gives up (\"to_accept\"), then")?;
+            return output.line(format!(
+                "           log-repair {command} {directory} --apply plan.json --accept-loss-from plan.json"
+            ));
+        }
+        let named: String = to_accept.iter().map(name).collect();
+        output.line(format!("To do it:  log-repair {command} {directory} --apply{named}"))
     }
 
     /// What has to be accepted. An open loss is left to whoever knows where it ends, until they have said so.
@@ -147,68 +159,55 @@ impl Planned {
         self.plan.to_accept().iter().any(|range| !range.is_empty())
     }
 
-    /// What is done and what is lost.
-    pub(crate) fn show_actions(&self, output: &mut Output) -> io::Result<()> {
+    /// What is done and what is lost; of long lists the first `most`.
+    pub(crate) fn show_actions(&self, most: usize, output: &mut Output) -> io::Result<()> {
         let exit = Exit::of(self.has_damage);
         output.line(styled(style_of(exit, self.plan.is_nothing()), output::capital(&self.headline())))?;
         if self.plan.is_nothing() {
             return Ok(());
         }
         output.line("")?;
-        for (number, action) in self.plan.actions.iter().enumerate() {
-            output.line(format_args!("  {:>2}. {action}", number + 1))?;
-        }
+        let actions = self.plan.actions.iter().zip(1..);
+        let actions = actions.map(|(action, number)| format!("  {number:>2}. {action}")).collect();
+        listed(actions, most, "      ... and {} more: --all or --json", output)?;
         output.line("")?;
-        for range in self.plan.loss.offsets.iter() {
+        let lost = self.plan.loss.offsets.iter().map(|range| {
             let them = if range.end - range.start == 1 { "it" } else { "them" };
-            let text = format!("{}: no intact frame carries {them}", output::records(&range));
-            paragraph(output, BAD, "lost", &text)?;
-        }
-        if let Some(from) = self.plan.loss.open_from {
-            let text = match self.accepted.is_empty() {
-                true => format!(
-                    "records from {from} on, if there were any: a store is gone or unreadable, and nothing says where \
-                     the log ended. B in --accept-loss {from}..B says it: no reader ever saw a record at B or above \
-                     ({from}..{from}: there were none)"
-                ),
-                false => format!(
-                    "records from {from} on, if there were any; none was at {} or above, as you say",
-                    self.plan.offsets.end
-                ),
-            };
-            paragraph(output, BAD, "unknown", &text)?;
-        }
+            format!("{}: no intact frame carries {them}", output::records(&range))
+        });
+        paragraphs(output, BAD, "lost", lost, most)?;
+        let unknown = self.plan.loss.open_from.map(|from| match self.accepted.is_empty() {
+            true => format!(
+                "records from {from} on, if there were any: a store is gone or unreadable, and nothing says where the log \
+                 ended. B in --accept-loss {from}..B says it: no reader ever saw a record at B or above ({from}..{from}: \
+                 there were none)"
+            ),
+            false => format!(
+                "records from {from} on, if there were any; none was at {} or above, as you say",
+                self.plan.offsets.end
+            ),
+        });
+        paragraphs(output, BAD, "unknown", unknown, most)?;
         // What is gone may only be elsewhere: nobody should give up what a backup holds.
-        for action in &self.plan.actions {
-            if let Action::Drop { id, .. } = action {
-                let text = format!(
-                    "look for {} first: in a backup, lost+found, quarantine/, on a mount that is missing. With it back, \
-                     less is lost",
-                    stonelog::names::store(*id)
-                );
-                paragraph(output, STRONG, "before", &text)?;
-            }
-        }
-        if self.plan.loss.open_from.is_some() {
-            let text = format!(
-                "look for the store that is gone (log-repair check {} names it): with it back, nothing has to be said",
-                self.directory.display()
-            );
-            paragraph(output, STRONG, "before", &text)?;
-        }
-        for range in &self.plan.beyond {
-            let text = format!(
+        let dropped = self.plan.actions.iter().filter_map(|action| match action {
+            Action::Drop { id, .. } => Some(format!(
+                "look for {}: in a backup, lost+found, quarantine/, on a mount that is missing. With it back, less is lost",
+                stonelog::names::store(*id)
+            )),
+            _ => None,
+        });
+        paragraphs(output, STRONG, "before", dropped, most)?;
+        let beyond = self.plan.beyond.iter().map(|range| {
+            format!(
                 "{} intact behind a hole, and nothing proves that they were acknowledged: they are left out, their file \
                  is kept. To keep them in the log, give up the hole: --accept-loss {}..{}",
                 output::records(range),
                 self.plan.offsets.end,
                 range.start
-            );
-            paragraph(output, ODD, "left out", &text)?;
-        }
-        for unknown in &self.plan.unknown {
-            paragraph(output, ODD, "not known", unknown)?;
-        }
+            )
+        });
+        paragraphs(output, ODD, "left out", beyond, most)?;
+        paragraphs(output, ODD, "not known", self.plan.unknown.iter().cloned(), most)?;
         let offsets = &self.plan.offsets;
         let served = (offsets.end - offsets.start).saturating_sub(self.plan.lost_in_all());
         let text = format!(
@@ -252,6 +251,24 @@ impl Planned {
 const WORD_COLUMNS: usize = 11;
 /// How wide text is where nobody looks at it at a terminal.
 const TEXT_COLUMNS: usize = 100;
+
+/// Paragraphs that begin with the same word, the first `most` of them.
+fn paragraphs(
+    output: &mut Output,
+    style: Style,
+    word: &str,
+    texts: impl IntoIterator<Item = String>,
+    most: usize,
+) -> io::Result<()> {
+    let mut texts = texts.into_iter();
+    for text in texts.by_ref().take(most) {
+        paragraph(output, style, word, &text)?;
+    }
+    match texts.count() {
+        0 => Ok(()),
+        more => paragraph(output, style, word, &format!("... and {more} more: --all or --json")),
+    }
+}
 
 /// A word, and beside it what there is to say, in as many lines as it takes.
 fn paragraph(output: &mut Output, style: Style, word: &str, text: &str) -> io::Result<()> {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use stonelog::disk::{Disk, OsDisk};
 use stonelog::repair::{self, Pending, Session, Undone};
 
-use super::{interrupted, there_is};
+use super::{MOST_SHOWN, interrupted, listed, there_is};
 use crate::looking::LookingDisk;
 use crate::output::{FAINT, GOOD, Output, SCHEMA_VERSION, styled};
 use crate::{Exit, Failure};
@@ -55,6 +55,9 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Fa
         output.document(&Document::of(directory.display().to_string(), &undone, exit, arguments.apply))?;
         return Ok(exit);
     }
+    if output.is_quiet() {
+        return Ok(exit);
+    }
     let Undone { number, back, gone } = &undone;
     let begun = if pending.is_some() { ", whose undoing was interrupted," } else { "" };
     let headline = match arguments.apply {
@@ -65,13 +68,13 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Fa
     };
     output.line(headline)?;
     output.line("")?;
-    for name in gone.iter().filter(|name| !back.contains(name)) {
-        output.line(format_args!("  {name} goes: the repair made it"))?;
-    }
-    for name in back {
+    let goes = gone.iter().filter(|name| !back.contains(name));
+    let goes = goes.map(|name| format!("  {name} goes: the repair made it"));
+    let comes = back.iter().map(|name| {
         let word = if gone.contains(name) { "comes back in place of the repaired one" } else { "comes back" };
-        output.line(format_args!("  {name} {word}"))?;
-    }
+        format!("  {name} {word}")
+    });
+    listed(goes.chain(comes).collect(), MOST_SHOWN, "  ... and {} more: --json", output)?;
     output.line("")?;
     let shown = directory.display();
     match arguments.apply {
