@@ -289,9 +289,15 @@ fn what_a_repair_and_its_undoing_say_follows_its_schema() {
             let (_, Some(plan)) = judge.document("plan", &[verb, log, "--json"]) else { continue };
             // Refused, where something has to be named; done, where nothing is lost.
             let (mut code, mut done) = judge.document("plan", &[verb, log, "--json", "--apply"]);
-            let to_accept = plan["to_accept"].as_array().unwrap();
-            if code == 4 && !to_accept.is_empty() {
-                let named = to_accept.iter().map(|range| format!("{}..{}", range["start"], range["end"]));
+            // Where nothing says where the log ended, it is said to have ended where the plan ends.
+            let open =
+                plan["lost_from"].as_u64().map(|from| (from, plan["offsets"]["end"].as_u64().unwrap()));
+            let to_accept = plan["to_accept"].as_array().unwrap().iter();
+            let to_accept =
+                to_accept.map(|range| (range["start"].as_u64().unwrap(), range["end"].as_u64().unwrap()));
+            let named: BTreeSet<(u64, u64)> = to_accept.chain(open).collect();
+            if code == 4 && !named.is_empty() {
+                let named = named.iter().map(|(start, end)| format!("{start}..{end}"));
                 let named: Vec<String> = named.flat_map(|range| ["--accept-loss".into(), range]).collect();
                 let named: Vec<&str> = named.iter().map(String::as_str).collect();
                 let arguments = [&[verb, log, "--json", "--apply"], named.as_slice()].concat();
