@@ -217,18 +217,13 @@ fn readme() {
 #[test]
 fn a_page_is_read_as_it_is_meant() {
     let page = "# P\n```console\n$ a\n1\n\n$ b\n```\n### S\n```text\n$ no\n```\n```console\n$ c\n```\n## T\n";
-    let read: Vec<(String, Vec<(usize, String, usize)>)> = sessions(page)
-        .into_iter()
-        .map(|session| {
-            let steps = session.steps.into_iter().map(|step| (step.line, step.command, step.shown.len()));
-            (session.title, steps.collect())
-        })
-        .collect();
-    let step = |line, command: &str, shown| (line, command.to_string(), shown);
-    assert_eq!(
-        read,
-        [(String::new(), vec![step(2, "a", 2), step(5, "b", 0)]), ("S".to_string(), vec![step(12, "c", 0)])]
-    );
+    let read = sessions(page);
+    let titles: Vec<&str> = read.iter().map(|session| session.title.as_str()).collect();
+    assert_eq!(titles, ["", "S"]);
+    let steps = read.iter().flat_map(|session| &session.steps);
+    let steps: Vec<(usize, &str, usize)> =
+        steps.map(|step| (step.line, step.command.as_str(), step.shown.len())).collect();
+    assert_eq!(steps, [(2, "a", 2), (5, "b", 0), (12, "c", 0)]);
     let digest = "ab".repeat(32);
     assert_eq!(placeholders(&format!("  digest: {digest}")), "  digest: [DIGEST]");
 }

@@ -123,7 +123,7 @@ pub struct UnnamedStore {
     pub length: u64,
     /// Its head, where that is what was written.
     pub head: Option<Head>,
-    /// Its base sector's offset, where that is what was written.
+    /// Its base sector's offset, where that is what was written (looked for only above the manifest's last id).
     pub base: Option<u64>,
     /// Whether it holds a valid frame of this log (looked for only above the manifest's last id).
     pub has_frames: bool,

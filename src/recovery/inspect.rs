@@ -282,11 +282,12 @@ impl Inspector<'_> {
                 continue;
             }
             let mut found = unlooked(*id, *length);
+            let is_above_all = *id > self.state.last_id;
             if let StoreFindings::Present { head, base, .. } = self.sectors(*id)? {
                 found.head = head;
-                found.base = base;
+                found.base = base.filter(|_| is_above_all);
             }
-            if *id > self.state.last_id {
+            if is_above_all {
                 found.has_frames = self.has_frames(*id);
             }
             unnamed.push(found);
