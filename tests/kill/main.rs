@@ -26,9 +26,8 @@
 //! The last two need to mount filesystems. They do so in a mount namespace of their own, which
 //! goes with its last process; where the machine does not allow it they are skipped, and say so.
 //!
-//! To come, each as one more [`phase`]: `Log::snapshot`, and `log-repair repair --apply`, which may be
-//! called in the child through the public API as the tool does, or be a command of its own that
-//! [`parent::Running`] starts and kills like any other.
+//! To come, as one more [`phase`]: `Log::snapshot`. (`log-repair repair` and `undo` are struck before each of
+//! their system calls in `recovery/tests/kill.rs`.)
 //!
 //! `STONELOG_KILL_ROUNDS=500 cargo test --test kill` goes on longer; `STONELOG_KILL_SEED` repeats a
 //! run's choices (the moments of the kills are as random as the machine); `STONELOG_SMALL_DISK` names a
