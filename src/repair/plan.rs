@@ -21,7 +21,7 @@ use crate::manifest::{self, Close, OffsetRanges, Reading, Seal, State, Tail};
 use crate::mutant::{self, Mutant};
 use crate::names;
 use crate::options::DamagePolicy;
-use crate::recovery::verdict;
+use crate::recovery::verdict::{self, Verdict};
 use crate::recovery::{self, Copy, Findings, Planned, SegmentFindings, StoreFindings, Thrift};
 use crate::scan::Run;
 use crate::store::FIRST_FRAME;
@@ -292,6 +292,17 @@ impl Plan {
 /// [`Error::RepairRefused`] where there is no log, or `end` lies below what is there;
 /// [`Error::Damaged`] where what is there contradicts itself beyond repair.
 pub fn plan(survey: &Survey, end: Option<u64>) -> Result<Plan> {
+    let plan = plan_for(survey, end, survey.open_end)?;
+    let verdict = survey.findings.assessment.as_ref().map(|assessment| assessment.verdict);
+    if verdict == Some(Verdict::Damage) && !plan.beyond.is_empty() && plan.loss.open_from.is_none() {
+        // More than a crash leaves is wrong here, and intact records would be left out: that is not for a
+        // repair alone to decide.
+        return plan_for(survey, end, true);
+    }
+    Ok(plan)
+}
+
+fn plan_for(survey: &Survey, end: Option<u64>, open_end: bool) -> Result<Plan> {
     let (Reading::Whole { state, generation, tail, .. }, Some(assessment)) =
         (&survey.findings.manifest, &survey.findings.assessment)
     else {
@@ -302,7 +313,7 @@ pub fn plan(survey: &Survey, end: Option<u64>) -> Result<Plan> {
             ),
         });
     };
-    let open = survey.open_end || !assessment.loss_is_bounded;
+    let open = open_end || !assessment.loss_is_bounded;
     let reach =
         recovery::reach_beyond(assessment, assessment.proven_end).max(assessment.valid_end).max(state.front);
     // What the caller knows to have been acknowledged is proven by that.
@@ -540,7 +551,10 @@ impl Planner<'_> {
             let Some(base) = segment.base else { continue };
             for run in self.runs(segment.id) {
                 let offset = |ordinal: u32| base.saturating_add(u64::from(ordinal));
-                beyond.insert(offset(run.ordinals.start).max(next_offset)..offset(run.ordinals.end));
+                // (What goes on from the end without a hole, and is left out, is a batch that never ended.)
+                if offset(run.ordinals.start) > next_offset {
+                    beyond.insert(offset(run.ordinals.start)..offset(run.whole_ordinal));
+                }
             }
         }
         beyond.iter().collect()
@@ -598,10 +612,13 @@ impl Planner<'_> {
         all.remove(0..core.state.front);
         all.remove(core.next_offset..u64::MAX);
         core.state.lost = all;
-        if let Some(from) = self.open_from {
+        // What is copied from there on is there.
+        let copied = core.copy.as_ref().map_or(0, |copy| copy.end);
+        let open_from = self.open_from.map(|from| from.max(copied));
+        if let Some(from) = open_from {
             offsets.remove(from..u64::MAX);
         }
-        Loss { offsets, open_from: self.open_from }
+        Loss { offsets, open_from }
     }
 
     /// The sealed segments whose index has to be written.

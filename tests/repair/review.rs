@@ -162,3 +162,19 @@ fn records_without_a_place_are_asked_for() {
     let first = plan(&session(&disk).survey(Basis::Manifest).unwrap(), None).unwrap();
     assert_eq!(first.to_accept(), [0..28], "{first:?}");
 }
+
+/// A store in the middle was gone, and what followed it, intact, was left out without a question, as a tear is.
+#[test]
+fn what_damage_leaves_behind_a_hole_is_asked_for() {
+    let disk = load("store-missing-between-unsealed");
+    let survey = session(&disk).survey(Basis::Manifest).unwrap();
+    let blind = plan(&survey, None).unwrap();
+    assert_eq!(blind.loss.open_from, Some(28), "{blind:?}");
+    let hole = blind.beyond[0].start;
+    let knowing = plan(&survey, Some(hole)).unwrap();
+    assert!(knowing.loss.offsets.covers(&(28..hole)) && knowing.beyond.is_empty(), "{knowing:?}");
+    assert_eq!(knowing.offsets, 0..blind.beyond.last().unwrap().end);
+    session(&disk).apply(&knowing, &knowing.to_accept()).unwrap();
+    let records = check(&disk, &knowing, "behind a hole");
+    assert!(records.iter().all(|(offset, bytes)| *bytes == content(*offset)));
+}
