@@ -361,6 +361,7 @@ fn what_is_pure_stays_pure() {
         "recovery/verdict.rs",
         "recovery/findings.rs",
         "recovery/report.rs",
+        "repair/action.rs",
         "repair/journal.rs",
         "repair/plan.rs",
         "repair/rebuild.rs",

@@ -15,6 +15,7 @@
 //! replacement, it needs an undo record that is right about every byte, and rewriting a file of which
 //! the page cache may know more than the disk is what section 4 of the design forbids.
 
+mod action;
 mod journal;
 mod plan;
 mod rebuild;
@@ -23,7 +24,8 @@ mod session;
 mod stage;
 mod survey;
 
-pub use plan::{Action, Loss, LossRefused, Plan, plan};
+pub use action::{Action, Loss, LossRefused};
+pub use plan::{Plan, plan};
 pub use session::{Done, Pending, Session, Undone, pending, undoable};
 pub use survey::{Basis, Mend, Rebuilt, Survey, survey};
 
