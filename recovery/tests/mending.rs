@@ -50,7 +50,7 @@ fn a_long_plan_is_shown_in_part_unless_all_of_it_is_asked_for() {
     assert!(short.stdout.lines().count() < 130, "{}", short.stdout);
     let longest = short.stdout.lines().map(str::len).max().unwrap();
     assert!(longest < 300, "{}", short.stdout);
-    assert!(short.stdout.contains("... and 50 more ranges: --all or --json"), "{}", short.stdout);
+    assert!(short.stdout.contains("... and 50 more: --all or --json"), "{}", short.stdout);
     assert!(!short.stdout.contains("record 198"), "{}", short.stdout);
     let all = bench.run("plan", &["--all"]).stdout;
     for offset in (0..200).step_by(2) {
