@@ -4,8 +4,8 @@
 //! no file, and uses pread alone, so that it can look at a log in use, at read-only media, and at a
 //! disk that fails under it. It judges nothing itself.
 //!
-//! Invariants: after a clean close no frame is read ([`Depth::Opening`]), after a crash only those
-//! of unsealed segments; a file that cannot be read is a finding, not an error.
+//! Invariants: after a clean close no frame is read but for one look at what follows the end that the Close
+//! states ([`Depth::Opening`]), after a crash only those of unsealed segments; a file that cannot be read is a finding, not an error.
 
 use std::path::Path;
 use std::sync::Arc;
