@@ -112,7 +112,8 @@ pub(crate) fn look(directory: &Path, progress: bool) -> Result<Report, Failure> 
     };
     if is_no_log(&findings) {
         return Err(Failure::Said(format!(
-            "{} holds no log: name the directory that holds MANIFEST",
+            "{0} holds no log: name the directory that holds MANIFEST. If it holds an image, or stores in other files, what \
+             is in them can be put out: log-repair salvage {0} --carve --out DEST",
             directory.display()
         )));
     }

@@ -399,7 +399,11 @@ fn an_interrupted_repair_is_said_to_be_one() {
     assert_eq!(practice.run("repair", &words(&arguments)).code, 1);
     let place = practice.directory.join("repair/1");
     fs::rename(place.join("undo"), place.join("journal")).unwrap();
-    for (verb, more) in [("plan", &[][..]), ("repair", &[]), ("undo", &[]), ("undo", &["--apply"])] {
+    let back = practice.copy();
+    let undone = back.run("undo", &["--apply"]);
+    assert!(undone.code == 1 && undone.stdout.contains("which was interrupted"), "{undone:?}");
+    assert!(contents(&back.directory).values().eq(before.values()), "taken back half done");
+    for (verb, more) in [("plan", &[][..]), ("repair", &[]), ("check", &[])] {
         let ran = practice.run(verb, more);
         assert_eq!(ran.code, 4, "{verb} {more:?}: {ran:?}");
         assert!(

@@ -117,7 +117,9 @@ fn plan_for(survey: &Survey, end: Option<u64>, open_end: bool) -> Result<Plan> {
         let directory = survey.findings.directory.display();
         return Err(Error::RepairRefused {
             why: format!(
-                "{directory} holds no log, so there is nothing to repair: name the directory that holds MANIFEST"
+                "{directory} holds no log, so there is nothing to repair: name the directory that holds MANIFEST. If it \
+                 holds an image, or stores in other files, what is in them can be put out: log-repair salvage {directory} --carve \
+                 --out DEST"
             ),
         });
     };
@@ -163,6 +165,21 @@ fn plan_for(survey: &Survey, end: Option<u64>, open_end: bool) -> Result<Plan> {
                 stated.unwrap_or(whole)
             ),
         });
+    }
+    // A hole is named whole, or what is intact behind it would be left out all the same.
+    if let Some(end) = stated {
+        let runs = assessment.placed.iter().flat_map(|place| {
+            let offset = |ordinal: u32| place.base.saturating_add(u64::from(ordinal));
+            place.runs.iter().map(move |run| offset(run.ordinals.start)..offset(run.ordinals.end))
+        });
+        let within = runs.clone().any(|run| run.start <= end && end <= run.end);
+        if let Some(next) = runs.map(|run| run.start).filter(|start| *start > end && !within).min() {
+            return Err(Error::RepairRefused {
+                why: format!(
+                    "the hole that {end} lies in ends at {next}, where intact records begin: name it whole, up to {next}"
+                ),
+            });
+        }
     }
     // What is intact is not part of an open loss, and the holes before it are losses like others.
     let intact = assessment.placed.iter().flat_map(|place| {

@@ -236,7 +236,7 @@ fn check_untouched(disk: &dyn Disk, directory: &Path, number: u64, journal: &Jou
 /// As for the undo.
 pub fn undoable(disk: &dyn Disk, directory: &Path) -> Result<Undone> {
     let (number, journal) = match pending(disk, directory)? {
-        Some(pending @ Pending::Repair { .. }) => return Err(pending.error(directory)),
+        Some(Pending::Repair { number }) => (number, read_journal(disk, directory, number, JOURNAL)?),
         Some(Pending::Undo { number }) => (number, read_journal(disk, directory, number, UNDOING)?),
         None => {
             let number = last_done(disk, directory)?;
@@ -348,27 +348,35 @@ impl Session {
         }
     }
 
-    /// Takes the last repair back, or goes on doing so: every file is again what it was.
+    /// Takes the last repair back, or goes on doing so: every file is again what it was. One that was interrupted
+    /// can be taken back as well as finished: each of its moves can be made backwards.
     ///
     /// # Errors
     /// [`Error::RepairRefused`] where there is no repair to take back, or the log was opened for writing since;
     /// whatever the disk says.
     pub fn undo(&self) -> Result<Undone> {
         let number = match self.pending()? {
-            Some(pending @ Pending::Repair { .. }) => return Err(pending.error(&self.directory)),
             Some(Pending::Undo { number }) => number,
+            Some(Pending::Repair { number }) => {
+                self.read_journal(number, JOURNAL)?;
+                self.begin_undoing(number, JOURNAL)?
+            }
             None => {
                 let number = last_done(self.disk.as_ref(), &self.directory)?;
                 let journal = self.read_journal(number, UNDO)?;
                 check_untouched(self.disk.as_ref(), &self.directory, number, &journal)?;
-                let place = place_of(&self.directory, number);
-                rename(self.disk.as_ref(), &place.join(UNDO), &place.join(UNDOING))?;
-                sync_dir(self.disk.as_ref(), &place)?;
-                number
+                self.begin_undoing(number, UNDO)?
             }
         };
         let journal = self.read_journal(number, UNDOING)?;
         self.move_back(number, &journal)
+    }
+
+    fn begin_undoing(&self, number: u64, record: &str) -> Result<u64> {
+        let place = place_of(&self.directory, number);
+        rename(self.disk.as_ref(), &place.join(record), &place.join(UNDOING))?;
+        sync_dir(self.disk.as_ref(), &place)?;
+        Ok(number)
     }
 
     /// Writes what is to be put in, and the journal under its temporary name.
@@ -491,7 +499,9 @@ impl Session {
         sync_dir(disk, &place)?;
         for file in &journal.put_in {
             let (here, aside) = (self.directory.join(&file.name), new.join(&file.name));
-            if !exists(disk, &aside)? && exists(disk, &here)? {
+            // (What was never moved out is no replacement.)
+            let replaced = !journal.out.contains(&file.name) || exists(disk, &old.join(&file.name))?;
+            if replaced && !exists(disk, &aside)? && exists(disk, &here)? {
                 rename(disk, &here, &aside)?;
             }
         }

@@ -178,3 +178,14 @@ fn what_damage_leaves_behind_a_hole_is_asked_for() {
     let records = check(&disk, &knowing, "behind a hole");
     assert!(records.iter().all(|(offset, bytes)| *bytes == content(*offset)));
 }
+
+/// A hole that was named too short was taken as said, and what is intact behind it was left out.
+#[test]
+fn a_hole_is_named_whole() {
+    let disk = load("store-missing-between-unsealed");
+    let survey = session(&disk).survey(Basis::Manifest).unwrap();
+    let hole = plan(&survey, None).unwrap().beyond[0].start;
+    let short = plan(&survey, Some(hole - 2)).unwrap_err().to_string();
+    assert!(short.contains(&format!("up to {hole}")), "{short}");
+    assert!(plan(&survey, Some(hole)).is_ok());
+}

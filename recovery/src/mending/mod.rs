@@ -212,7 +212,7 @@ impl<'a> Task<'a> {
         let exit = Exit::of(planned.has_damage);
         if self.choices.json {
             output.document(&planned.document(in_use, None, exit))?;
-        } else if planned.has_damage || !output.is_quiet() {
+        } else if planned.has_damage || !planned.plan.beyond.is_empty() || !output.is_quiet() {
             planned.show(in_use, self.most_shown(), output)?;
         }
         Ok(exit)
@@ -366,7 +366,7 @@ fn interrupted(directory: &Path, pending: Pending) -> Failure {
     Failure::Left(match pending {
         Pending::Repair { number } => format!(
             "repair {number} of {directory} was interrupted. Nothing is lost; to finish it run: log-repair repair \
-             {directory} --apply"
+             {directory} --apply; to take it back: log-repair undo {directory} --apply"
         ),
         Pending::Undo { number } => format!(
             "the undoing of repair {number} of {directory} was interrupted. Nothing is lost; to finish it run: \

@@ -92,6 +92,14 @@ impl Planned {
                 "to be put together from the stores, without losing a record".to_string()
             }
             () if self.has_damage => "to be repaired, without losing a record".to_string(),
+            () if !self.plan.beyond.is_empty() => {
+                let left: u64 = self.plan.beyond.iter().map(|range| range.end - range.start).sum();
+                format!(
+                    "nothing that is proven is lost, but {} behind a hole {} left out, unless you say otherwise",
+                    output::count(left, "intact record"),
+                    if left == 1 { "is" } else { "are" }
+                )
+            }
             () => "nothing is lost; the next opening does by itself what is to be done".to_string(),
         }
     }
@@ -142,7 +150,15 @@ impl Planned {
             ));
         }
         let named: String = to_accept.iter().map(name).collect();
-        output.line(format!("To do it:  log-repair {command} {directory} --apply{named}"))
+        output.line(format!("To do it:  log-repair {command} {directory} --apply{named}"))?;
+        // Both ways, side by side: which it is, only a person can know.
+        match self.plan.beyond.first().filter(|_| self.plan.loss.open_from.is_none()) {
+            Some(kept) => output.line(format!(
+                "To keep what is behind the hole:\n           log-repair {command} {directory} --apply{named} --accept-loss {}..{}",
+                self.plan.offsets.end, kept.start
+            )),
+            None => Ok(()),
+        }
     }
 
     /// What has to be accepted. An open loss is left to whoever knows where it ends, until they have said so.
@@ -180,7 +196,8 @@ impl Planned {
             true => format!(
                 "records from {from} on, if there were any: a store is gone or unreadable, and nothing says where the log \
                  ended. B in --accept-loss {from}..B says it: no reader ever saw a record at B or above ({from}..{from}: \
-                 there were none)"
+                 there were none). The positions of consumers, replicas and the program's own logs tell. If unsure, name a \
+                 higher one: too low gives away offsets that readers saw, too high only leaves a gap"
             ),
             false => format!(
                 "records from {from} on, if there were any; none was at {} or above, as you say",

@@ -8,7 +8,7 @@ use serde::Serialize;
 use stonelog::disk::{Disk, OsDisk};
 use stonelog::repair::{self, Pending, Session, Undone};
 
-use super::{MOST_SHOWN, interrupted, listed, there_is};
+use super::{MOST_SHOWN, listed, there_is};
 use crate::looking::LookingDisk;
 use crate::output::{FAINT, GOOD, Output, SCHEMA_VERSION, styled};
 use crate::{Exit, Failure};
@@ -42,9 +42,6 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Fa
     there_is(&OsDisk, directory)?;
     let looking = LookingDisk::default();
     let pending = repair::pending(&looking, directory)?;
-    if let Some(pending @ Pending::Repair { .. }) = pending {
-        return Err(interrupted(directory, pending));
-    }
     let (undone, exit) = if arguments.apply {
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
         (Session::lock(disk, directory)?.undo()?, Exit::Corrected)
@@ -59,7 +56,11 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Fa
         return Ok(exit);
     }
     let Undone { number, back, gone } = &undone;
-    let begun = if pending.is_some() { ", whose undoing was interrupted," } else { "" };
+    let begun = match pending {
+        None => "",
+        Some(Pending::Undo { .. }) => ", whose undoing was interrupted,",
+        Some(Pending::Repair { .. }) => ", which was interrupted,",
+    };
     let headline = match arguments.apply {
         true => {
             styled(GOOD, format!("Repair {number}{begun} is taken back: every file is again what it was."))
