@@ -157,8 +157,8 @@ pub enum Error {
 
     /// A repair (or its undoing) was interrupted. Nothing is lost: it goes on from its journal.
     #[error(
-        "{what} of {} was interrupted and is not finished: to finish it run: log-repair {command} {}{}",
-        directory.display(), directory.display(), if *command == "repair" { " --apply" } else { "" }
+        "{what} of {} was interrupted and is not finished: to finish it run: log-repair {command} {} --apply",
+        directory.display(), directory.display()
     )]
     RepairUnfinished {
         /// The log directory.

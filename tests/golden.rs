@@ -202,11 +202,12 @@ fn every_kind_of_damage_and_proof_has_a_golden_log() {
     let not_in_files = ["DamageKind::StoreUnreadable", "DamageKind::Unreadable", "Defect::Unreadable"];
     let all: String = names().iter().map(|name| fs::read_to_string(verdict_path(name)).unwrap()).collect();
     let verdict_source = include_str!("../src/recovery/verdict.rs");
+    let damage_source = include_str!("../src/recovery/damage.rs");
     let scan_source = include_str!("../src/scan.rs");
     let store_source = include_str!("../src/store.rs");
     let mut uncovered = Vec::new();
     for (name, source, field) in [
-        ("DamageKind", verdict_source, "\"kind\": \""),
+        ("DamageKind", damage_source, "\"kind\": \""),
         ("Verdict", verdict_source, "\"verdict\": \""),
         ("Proof", verdict_source, "\"proof\": \""),
         ("Defect", scan_source, "\"defect\": \""),

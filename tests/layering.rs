@@ -358,6 +358,7 @@ fn what_is_pure_stays_pure() {
         "manifest/edit.rs",
         "manifest/state.rs",
         "recovery/plan.rs",
+        "recovery/damage.rs",
         "recovery/verdict.rs",
         "recovery/findings.rs",
         "recovery/report.rs",

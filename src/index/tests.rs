@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
+use super::memory::{CHUNKS, place_of};
 use super::*;
 
 const IDENTITY: IndexIdentity = IndexIdentity { segment_id: 12, seed: 0x5eed };

@@ -9,6 +9,7 @@
 //! needs it is durable; what is cut stays beyond a seal or goes to `quarantine/`.
 
 pub(crate) mod apply;
+mod damage;
 mod findings;
 mod inspect;
 mod parallel;

@@ -38,10 +38,6 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    pub(crate) fn puts_in(&self, name: &str) -> bool {
-        self.put_in.iter().any(|file| file.name == name)
-    }
-
     /// The journal's bytes: a line for each file, and the CRC-32 of all lines before in the last.
     pub(crate) fn encode(&self) -> String {
         let mut text = format!("{TITLE}\n");

@@ -19,6 +19,7 @@ mod action;
 mod journal;
 mod plan;
 mod rebuild;
+mod record;
 mod renamed;
 mod session;
 mod stage;
@@ -26,7 +27,8 @@ mod survey;
 
 pub use action::{Action, Loss, LossRefused};
 pub use plan::{Plan, plan};
-pub use session::{Done, Pending, Session, Undone, pending, undoable};
+pub use record::{Pending, pending};
+pub use session::{Done, Session, Undone, undoable};
 pub use survey::{Basis, Mend, Rebuilt, Survey, survey};
 
-pub(crate) use session::refuse_unfinished;
+pub(crate) use record::refuse_unfinished;

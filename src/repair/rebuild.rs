@@ -127,20 +127,25 @@ pub(super) struct Settled {
 }
 
 impl Settled {
+    /// Places are in the order of their ids.
+    fn place(&self, id: u64) -> Option<&Place> {
+        self.places.get(self.places.binary_search_by_key(&id, |place| place.id).ok()?)
+    }
+
     /// A recovery's copy that no edit names and that does not reach as far as what it was copied from is one that
     /// was never finished: it goes, and what its base proves stays. (A finished one holds all of it, and more.)
     fn leave_out_unfinished_copies(&mut self, hints: &Hints, segments: &[SegmentFindings]) {
+        let segment = |id: u64| segments.get(segments.binary_search_by_key(&id, |segment| segment.id).ok()?);
         let reaches = |place: &Place, from: u64| {
-            let segment = segments.iter().find(|segment| segment.id == place.id);
-            let runs = segment.and_then(|s| s.scan.as_ref()).map_or(&[][..], |scan| scan.runs.as_slice());
+            let runs =
+                segment(place.id).and_then(|s| s.scan.as_ref()).map_or(&[][..], |scan| scan.runs.as_slice());
             let offset = |ordinal: u32| place.base.saturating_add(u64::from(ordinal));
             let run =
                 runs.iter().find(|r| offset(r.ordinals.start) <= from && from < offset(r.whole_ordinal));
             run.map_or(0, |run| offset(run.whole_ordinal))
         };
         let is_copy = |place: &Place| {
-            let segment = segments.iter().find(|segment| segment.id == place.id);
-            let head = segment.and_then(|segment| segment.store.head());
+            let head = segment(place.id).and_then(|segment| segment.store.head());
             head.is_some_and(|head| head.origin == Origin::Copy) && !hints.bases.contains_key(&place.id)
         };
         let unfinished: Vec<u64> = self
@@ -268,14 +273,13 @@ fn guess(segments: &[SegmentFindings], place: usize) -> Option<u64> {
 pub(super) fn state(guess: &State, hints: &Hints, settled: &Settled, seals: &BTreeMap<u64, Seal>) -> State {
     let mut state = State::begin(guess.uuid, guess.created_millis, guess.first_offset);
     state.last_id = guess.last_id;
-    for (id, segment) in &guess.segments {
-        if settled.superseded.contains(id) || settled.unplaced.contains(id) {
-            continue;
-        }
-        let place = settled.places.iter().find(|place| place.id == *id);
+    let gone: BTreeSet<u64> = settled.superseded.iter().chain(&settled.unplaced).copied().collect();
+    let last_sealed = settled.places.iter().rfind(|place| place.seal.is_some()).map(|place| place.id);
+    for (id, segment) in guess.segments.iter().filter(|(id, _)| !gone.contains(id)) {
+        let place = settled.place(*id);
         let base = place.map(|place| place.base).or(segment.base);
         // Nothing may be unsealed before something sealed; an unused one there has no meaning.
-        let sealed_later = settled.places.iter().any(|place| place.id > *id && place.seal.is_some());
+        let sealed_later = last_sealed.is_some_and(|last| last > *id);
         if place.is_none_or(|place| place.seal.is_none()) && sealed_later {
             continue;
         }
@@ -285,7 +289,7 @@ pub(super) fn state(guess: &State, hints: &Hints, settled: &Settled, seals: &BTr
     let first = settled.places.first().map(|place| place.base);
     // A segment that edits name and that has no store any more was not dropped by a truncation, and a store
     // without a place holds records that were somewhere: what is not there is missing.
-    let missing = |id: &u64| !settled.places.iter().any(|place| place.id == *id);
+    let missing = |id: &u64| settled.place(*id).is_none();
     let missing = hints.bases.keys().next().is_some_and(missing) || settled.unplaced_before();
     let stated = hints.front.or(hints.first_offset);
     state.front = match (stated, first) {

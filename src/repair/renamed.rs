@@ -101,11 +101,18 @@ pub(super) struct Renamed<'a> {
     inner: &'a dyn Disk,
     directory: PathBuf,
     misnamed: &'a Misnamed,
+    /// The names that hold another segment's store.
+    taken: BTreeSet<u64>,
 }
 
 impl<'a> Renamed<'a> {
     pub(super) fn new(inner: &'a dyn Disk, directory: &Path, misnamed: &'a Misnamed) -> Renamed<'a> {
-        Renamed { inner, directory: directory.to_path_buf(), misnamed }
+        Renamed {
+            inner,
+            directory: directory.to_path_buf(),
+            misnamed,
+            taken: misnamed.values().copied().collect(),
+        }
     }
 
     /// The path that a store really has.
@@ -116,7 +123,7 @@ impl<'a> Renamed<'a> {
         match self.misnamed.get(&id) {
             Some(name) => Some(self.directory.join(names::store(*name))),
             // Its name holds another segment's store: its own is not there.
-            None if self.misnamed.values().any(|name| *name == id) => None,
+            None if self.taken.contains(&id) => None,
             None => Some(path.to_path_buf()),
         }
     }
@@ -129,8 +136,7 @@ impl Disk for Renamed<'_> {
             let id = |entry: &DirectoryEntry| names::id_of_store(&entry.name);
             let lengths: BTreeMap<u64, u64> =
                 entries.iter().filter_map(|entry| Some((id(entry)?, entry.length))).collect();
-            entries
-                .retain(|entry| id(entry).is_none_or(|id| !self.misnamed.values().any(|name| *name == id)));
+            entries.retain(|entry| id(entry).is_none_or(|id| !self.taken.contains(&id)));
             entries.extend(self.misnamed.iter().filter_map(|(id, name)| {
                 let length = *lengths.get(name)?;
                 Some(DirectoryEntry { name: names::store(*id), is_directory: false, length })

@@ -5,21 +5,18 @@
 //! undo record. It decides nothing about the log. Invariants: before the journal has its name the log's
 //! directory is as it was; after that, each step can be done again; no file that a repair moved out is
 //! ever removed by it.
-//!
-//! ```text
-//! repair/1/new/      files to be put in (while a repair goes on)
-//! repair/1/old/      files that were moved out
-//! repair/1/journal   what is moved; while it goes on. Then its name is:
-//! repair/1/undo      ... once the repair is done, and
-//! repair/1/undoing   ... while the repair is being taken back
-//! ```
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::journal::{self, Journal};
 use super::plan::Plan;
+use super::record::{
+    JOURNAL, JOURNAL_NEXT, NEW, OLD, Pending, UNDO, UNDOING, check_untouched, exists, last_done, numbers,
+    pending, place_of, read_journal, refuse_unfinished,
+};
 use super::stage::{Room, stage, sync_dir, write_file};
 use super::survey::{Basis, Survey, survey};
 use crate::disk::{self, Disk, DiskLock, LockAttempt, OpenMode};
@@ -28,40 +25,6 @@ use crate::manifest;
 use crate::mutant::{self, Mutant};
 use crate::names;
 use crate::recovery;
-
-const NEW: &str = "new";
-const OLD: &str = "old";
-const JOURNAL: &str = "journal";
-const JOURNAL_NEXT: &str = "journal.next";
-const UNDO: &str = "undo";
-const UNDOING: &str = "undoing";
-/// Numbers above this name no repair.
-const MOST_REPAIRS: u64 = 1 << 32;
-
-/// Something that was begun and not finished.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pending {
-    /// A repair: its journal is there.
-    Repair {
-        /// Its number.
-        number: u64,
-    },
-    /// The undoing of a repair.
-    Undo {
-        /// The repair's number.
-        number: u64,
-    },
-}
-
-impl Pending {
-    fn error(self, directory: &Path) -> Error {
-        let (what, command) = match self {
-            Pending::Repair { .. } => ("a repair", "repair"),
-            Pending::Undo { .. } => ("the undoing of a repair", "undo"),
-        };
-        Error::RepairUnfinished { directory: directory.to_path_buf(), what, command }
-    }
-}
 
 /// What a repair did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,56 +50,6 @@ pub struct Undone {
     pub gone: Vec<String>,
 }
 
-/// What was begun in `directory` and not finished, with reads only.
-///
-/// # Errors
-/// When `repair/` cannot be listed.
-pub fn pending(disk: &dyn Disk, directory: &Path) -> Result<Option<Pending>> {
-    for number in numbers(disk, directory)? {
-        let place = place_of(directory, number);
-        if exists(disk, &place.join(JOURNAL))? {
-            return Ok(Some(Pending::Repair { number }));
-        }
-        if exists(disk, &place.join(UNDOING))? {
-            return Ok(Some(Pending::Undo { number }));
-        }
-    }
-    Ok(None)
-}
-
-/// Refuses to open a log that a repair has half moved.
-pub(crate) fn refuse_unfinished(disk: &dyn Disk, directory: &Path) -> Result<()> {
-    pending(disk, directory)?.map_or(Ok(()), |pending| Err(pending.error(directory)))
-}
-
-fn place_of(directory: &Path, number: u64) -> PathBuf {
-    directory.join(names::REPAIR).join(number.to_string())
-}
-
-/// The numbers of the repairs whose directories are there, ascending.
-fn numbers(disk: &dyn Disk, directory: &Path) -> Result<Vec<u64>> {
-    let path = directory.join(names::REPAIR);
-    let entries = match disk::retry_interrupted(|| disk.list(&path)) {
-        Ok(entries) => entries,
-        Err(error)
-            if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
-        {
-            return Ok(Vec::new());
-        }
-        Err(error) => return Err(Error::io("listing", &path, None, error)),
-    };
-    let number =
-        |name: &str| name.parse::<u64>().ok().filter(|n| n.to_string() == name && *n <= MOST_REPAIRS);
-    let mut numbers: Vec<u64> =
-        entries.iter().filter(|entry| entry.is_directory).filter_map(|entry| number(&entry.name)).collect();
-    numbers.sort_unstable();
-    Ok(numbers)
-}
-
-fn exists(disk: &dyn Disk, path: &Path) -> Result<bool> {
-    disk::retry_interrupted(|| disk.exists(path)).map_err(|error| Error::io("looking for", path, None, error))
-}
-
 fn rename(disk: &dyn Disk, from: &Path, to: &Path) -> Result<()> {
     disk::retry_interrupted(|| disk.rename(from, to)).map_err(|error| Error::io("moving", from, None, error))
 }
@@ -148,86 +61,6 @@ fn create_dir(disk: &dyn Disk, path: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// The last repair that was finished.
-fn last_done(disk: &dyn Disk, directory: &Path) -> Result<u64> {
-    for number in numbers(disk, directory)?.into_iter().rev() {
-        if exists(disk, &place_of(directory, number).join(UNDO))? {
-            return Ok(number);
-        }
-    }
-    Err(Error::RepairRefused {
-        why: format!("no repair of {} is there to be taken back", directory.display()),
-    })
-}
-
-fn read_journal(disk: &dyn Disk, directory: &Path, number: u64, name: &str) -> Result<Journal> {
-    let path = place_of(directory, number).join(name);
-    let io = |action: &'static str| move |error| (action, error);
-    let read = || -> std::result::Result<Vec<u8>, (&'static str, std::io::Error)> {
-        let file = disk::retry_interrupted(|| disk.open(&path, OpenMode::Read)).map_err(io("opening"))?;
-        let length = disk::retry_interrupted(|| file.length()).map_err(io("measuring"))?;
-        let mut bytes = vec![0; usize::try_from(length.min(journal::MAX_BYTES)).unwrap_or(0)];
-        disk::read_exact_at(file.as_ref(), &mut bytes, 0).map_err(io("reading"))?;
-        Ok(bytes)
-    };
-    let bytes = read().map_err(|(action, error)| Error::io(action, &path, None, error))?;
-    Journal::parse(&bytes).map_err(|what| Error::RepairRefused {
-        why: format!(
-            "{} is not what was written ({what}), so nothing is moved by it. Copy the directory elsewhere; \
-             the files that were moved out are in {}, what the stores hold can be put out with log-repair salvage",
-            path.display(),
-            place_of(directory, number).join(OLD).display()
-        ),
-    })
-}
-
-/// Whether the directory is as the repair left it.
-fn check_untouched(disk: &dyn Disk, directory: &Path, number: u64, journal: &Journal) -> Result<()> {
-    if mutant::on(Mutant::RepairUndoUnchecked) {
-        return Ok(());
-    }
-    let refused = |what: String| {
-        Err(Error::RepairRefused {
-            why: format!(
-                "repair {number} of {} cannot be taken back: {what}. The files that it moved out are in {}",
-                directory.display(),
-                place_of(directory, number).join(OLD).display()
-            ),
-        })
-    };
-    for file in &journal.put_in {
-        let path = directory.join(&file.name);
-        let open = disk::retry_interrupted(|| disk.open(&path, OpenMode::Read));
-        let Ok(open) = open else { return refused(format!("{} is gone", file.name)) };
-        let length = disk::retry_interrupted(|| open.length())
-            .map_err(|error| Error::io("measuring", &path, None, error))?;
-        let mut same = length == file.length;
-        if let Some(checksum) = file.checksum.filter(|_| same && length <= manifest::MAX_FILE_BYTES) {
-            let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-            disk::read_exact_at(open.as_ref(), &mut bytes, 0)
-                .map_err(|error| Error::io("reading", &path, None, error))?;
-            same = crc32fast::hash(&bytes) == checksum;
-        }
-        if !same {
-            return refused(format!(
-                "{} is not as the repair left it: the log was opened for writing since",
-                file.name
-            ));
-        }
-    }
-    for name in &journal.out {
-        if !exists(disk, &place_of(directory, number).join(OLD).join(name))? {
-            return refused(format!("{name}, which it moved out, is not kept any more"));
-        }
-    }
-    for name in journal.out.iter().filter(|name| !journal.puts_in(name)) {
-        if exists(disk, &directory.join(name))? {
-            return refused(format!("there is a {name} again"));
-        }
-    }
-    Ok(())
 }
 
 /// What [`Session::undo`] would do now, with reads only.
@@ -414,7 +247,8 @@ impl Session {
         journal.ballast = ballast;
         // Whatever has the name of a file that goes in is moved out first, whoever it is.
         let mut more = Vec::new();
-        for file in journal.put_in.iter().filter(|file| !journal.out.contains(&file.name)) {
+        let out: BTreeSet<&str> = journal.out.iter().map(String::as_str).collect();
+        for file in journal.put_in.iter().filter(|file| !out.contains(file.name.as_str())) {
             if exists(disk, &self.directory.join(&file.name))? {
                 more.push(file.name.clone());
             }
@@ -445,6 +279,21 @@ impl Session {
         for path in [&new, &old] {
             create_dir(disk, path)?;
         }
+        let out: BTreeSet<&str> = journal.out.iter().map(String::as_str).collect();
+        for file in &journal.put_in {
+            // Where it is already, what it replaced is aside.
+            let in_place = !out.contains(file.name.as_str()) || exists(disk, &old.join(&file.name))?;
+            let here = in_place && exists(disk, &self.directory.join(&file.name))?;
+            if !here && !exists(disk, &new.join(&file.name))? {
+                let why = format!(
+                    "{} is gone, which repair {number} was to put in, so it cannot be finished. To take it back: log-repair undo \
+                     {} --apply",
+                    new.join(&file.name).display(),
+                    self.directory.display()
+                );
+                return Err(Error::RepairRefused { why });
+            }
+        }
         for name in &journal.out {
             let (here, aside) = (self.directory.join(name), old.join(name));
             if !exists(disk, &aside)? && exists(disk, &here)? {
@@ -452,7 +301,7 @@ impl Session {
             }
         }
         // What goes in takes no name but those that are free by now.
-        for file in journal.put_in.iter().filter(|file| !journal.out.contains(&file.name)) {
+        for file in journal.put_in.iter().filter(|file| !out.contains(file.name.as_str())) {
             let here = self.directory.join(&file.name);
             if exists(disk, &new.join(&file.name))? && exists(disk, &here)? {
                 let why = format!(
@@ -497,10 +346,11 @@ impl Session {
             create_dir(disk, path)?;
         }
         sync_dir(disk, &place)?;
+        let out: BTreeSet<&str> = journal.out.iter().map(String::as_str).collect();
         for file in &journal.put_in {
             let (here, aside) = (self.directory.join(&file.name), new.join(&file.name));
             // (What was never moved out is no replacement.)
-            let replaced = !journal.out.contains(&file.name) || exists(disk, &old.join(&file.name))?;
+            let replaced = !out.contains(file.name.as_str()) || exists(disk, &old.join(&file.name))?;
             if replaced && !exists(disk, &aside)? && exists(disk, &here)? {
                 rename(disk, &here, &aside)?;
             }

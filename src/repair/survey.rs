@@ -69,7 +69,8 @@ pub struct Survey {
     pub mends: Vec<Mend>,
     /// Whether, and why, the MANIFEST was not taken at its word.
     pub rebuilt: Option<Rebuilt>,
-    /// Bytes that cannot be read, or a lost head, in an unsealed store: what was behind nobody can tell.
+    /// Where the log ended nobody can tell: bytes at the end of an unsealed store cannot be read, records have
+    /// no place, or a MANIFEST that is not used knows of more.
     pub open_end: bool,
     /// Stores that lie under another segment's name.
     pub(super) misnamed: Misnamed,
@@ -170,6 +171,15 @@ fn rebuild(
     generation: u64,
 ) -> Result<Survey> {
     let directory = findings.directory.clone();
+    let known_end = match &findings.manifest {
+        Reading::Whole { state, .. } => {
+            let declared =
+                [&state.lost, &state.damaged].into_iter().filter_map(|ranges| ranges.iter().last());
+            let ends = declared.map(|range| range.end).chain(state.closed.map(|close| close.next_offset));
+            ends.chain([state.front, state.sealed_end()]).max()
+        }
+        Reading::Absent | Reading::Damaged(_) => None,
+    };
     let mut hints = Hints::of(remains.edits);
     hints.uuid = hints.uuid.or(remains.uuid);
     if let Reading::Whole { state, .. } = &findings.manifest
@@ -196,9 +206,9 @@ fn rebuild(
     let settled = rebuild::settle(&hints, &seen.segments);
     let mut seals = BTreeMap::new();
     for place in &settled.places {
-        let (Some(end), Some(segment)) = (place.seal, seen.segments.iter().find(|s| s.id == place.id)) else {
-            continue;
-        };
+        let found = seen.segments.binary_search_by_key(&place.id, |segment| segment.id);
+        let segment = found.ok().and_then(|at| seen.segments.get(at));
+        let (Some(end), Some(segment)) = (place.seal, segment) else { continue };
         let length = sealed_length(disk, &directory, segment, end.saturating_sub(place.base))?;
         let millis = segment.store.head().map_or(0, |head| head.created_millis);
         let seal = Seal { next_offset: end, length, first_millis: millis, last_millis: millis };
@@ -208,7 +218,9 @@ fn rebuild(
     let unknown = rebuild::unknown(&hints, &settled);
     let findings = inspect_as(disk, &directory, listing, reading(state), Depth::Everything)?;
     let mut survey = mended(disk, findings, Some(Rebuilt { why, unknown }))?;
-    survey.open_end |= settled.unplaced_behind();
+    let reach = survey.findings.assessment.as_ref().map_or(0, |found| found.proven_end.max(found.valid_end));
+    // A MANIFEST that is not to be used may still know of offsets that are taken.
+    survey.open_end |= settled.unplaced_behind() || known_end.is_some_and(|end| end > reach);
     Ok(survey)
 }
 

@@ -179,6 +179,45 @@ fn what_damage_leaves_behind_a_hole_is_asked_for() {
     assert!(records.iter().all(|(offset, bytes)| *bytes == content(*offset)));
 }
 
+/// The MANIFEST and the indexes made from the stores alone gave the offsets of lost records away, which the MANIFEST
+/// that was not to be used knew of.
+#[test]
+fn a_rebuild_gives_no_lost_offset_away() {
+    let disk = load("store-missing-active-unclean");
+    repair(&disk, Basis::Manifest, Some(90)).unwrap();
+    let survey = session(&disk).survey(Basis::Stores).unwrap();
+    assert_eq!(plan(&survey, None).unwrap().loss.open_from, Some(56));
+    assert_eq!(plan(&survey, Some(90)).unwrap().offsets, 0..90);
+}
+
+/// A repair whose files are gone cannot be finished; it can be taken back.
+#[test]
+fn a_repair_without_its_files_is_taken_back() {
+    let disk = load("head-zeroed-sealed");
+    let before = contents(&disk);
+    let mut refused = 0;
+    for step in 1.. {
+        let world = disk.fork();
+        world.crash_at_mutation(step);
+        let done = repair(&world, Basis::Manifest, None).is_ok();
+        world.process_crash();
+        if stonelog::repair::pending(&world, std::path::Path::new("/log")).unwrap().is_some() {
+            for name in world.file_names("/log/repair/1/new") {
+                world.remove_file(format!("/log/repair/1/new/{name}")).unwrap();
+            }
+            if let Err(error) = session(&world).resume() {
+                assert!(error.to_string().contains("log-repair undo"), "{error}");
+                refused += 1;
+            }
+            undo(&world, &before, "without its files");
+        }
+        if done {
+            break;
+        }
+    }
+    assert!(refused > 2, "{refused}");
+}
+
 /// A hole that was named too short was taken as said, and what is intact behind it was left out.
 #[test]
 fn a_hole_is_named_whole() {
