@@ -8,8 +8,8 @@
 //! docs) with several threads, and notes each acknowledged line on a pipe, outside the log. It is
 //! killed mid-write with SIGKILL. Half a frame is left behind the end, as a power cut would leave
 //! it. Then the log is opened again, and everything that was acknowledged must be there. At last one
-//! bit is flipped in the middle, to see that damage is never returned as data, and that
-//! `log-repair check` finds it.
+//! bit is flipped in the middle, to see that damage is never returned as data, that `log-repair` finds it, gives up
+//! that record and no other, and takes it all back.
 //!
 //! The exit code is 0 only if every check held.
 
@@ -164,20 +164,22 @@ fn tell_in(directory: &Path, input: &Input, screen: &mut Screen) -> Outcome<()> 
     log.close()?;
     screen.step("flip", &format!("one bit, in the record at offset {}", flip.offset));
     screen.more(&format!("at byte {} of {}", count(flip.position), flip.file()));
-    let (healthy, _) = repair::check(directory)?;
+    let (healthy, _) = repair::run("check", directory, &[])?;
     screen.check(healthy.succeeded(), &format!("log-repair check, before: {healthy}"));
     flip.carry_out(directory)?;
     let log = options().open(directory)?;
     check_around(&log, &flip, input, &notes, screen);
     log.close()?;
 
-    let (found, said) = repair::check(directory)?;
-    screen.step("repair", &format!("$ {}", repair::command_line(directory)));
+    let (found, said) = repair::run("check", directory, &[])?;
+    screen.step("look", &format!("$ {}", repair::command_line("check", directory, &[])));
     for line in said.lines() {
         screen.more(&format!("| {line}"));
     }
     screen.check(found.found_damage(), &format!("it reports damage: {found}"));
     screen.check(repair::names(&said, flip.offset), &format!("it names the record: offset {}", flip.offset));
+
+    repair_and_undo(directory, &flip, input, &notes, screen)?;
 
     flip.carry_out(directory)?;
     let log = options().open(directory)?;
@@ -195,6 +197,49 @@ fn tell_in(directory: &Path, input: &Input, screen: &mut Screen) -> Outcome<()> 
             screen.end(&format!("{} of {} acknowledged lines are NOT there.", count(all - there), count(all)))
         }
     }
+    Ok(())
+}
+
+/// Repairs the log, giving the damaged record up by its offset, and takes the repair back.
+fn repair_and_undo(
+    directory: &Path,
+    flip: &wound::Flip,
+    input: &Input,
+    notes: &Notes,
+    screen: &mut Screen,
+) -> Outcome<()> {
+    let lost = format!("{}..{}", flip.offset, flip.offset + 1);
+    let more = ["--apply", "--accept-loss", &lost];
+    let (unasked, _) = repair::run("repair", directory, &more[..1])?;
+    let (done, said) = repair::run("repair", directory, &more)?;
+    screen.step("repair", &format!("$ {}", repair::command_line("repair", directory, &more)));
+    for line in said.lines() {
+        screen.more(&format!("| {line}"));
+    }
+    screen
+        .check(unasked.found_damage(), &format!("unless the record is named, it is not given up: {unasked}"));
+    screen.check(done.corrected(), &format!("it is done: {done}"));
+    let log = options().open_read_only(directory)?;
+    let is_lost = matches!(log.read(flip.offset), Err(stonelog::Error::Lost { .. }));
+    screen.check(is_lost, &format!("read({}) says so: it is lost, for good", flip.offset));
+    let others = notes.acknowledged.iter().filter(|(offset, _)| **offset != flip.offset);
+    let there = |(offset, line): (&u64, &usize)| {
+        log.read(*offset).is_ok_and(|record| Some(&record[..]) == input.line(*line))
+    };
+    let all = notes.acknowledged.len() - 1;
+    let served = others.filter(|other| there(*other)).count();
+    screen.check(
+        served == all,
+        &format!("{} of {} other acknowledged lines, byte for byte", count(served), count(all)),
+    );
+    drop(log);
+    let (undone, _) = repair::run("undo", directory, &["--apply"])?;
+    screen.more(&format!("$ {}", repair::command_line("undo", directory, &["--apply"])));
+    let (again, _) = repair::run("check", directory, &[])?;
+    screen.check(
+        undone.corrected() && again.found_damage(),
+        &format!("taken back, and damaged as it was: {undone}, and check's {again}"),
+    );
     Ok(())
 }
 

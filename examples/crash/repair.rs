@@ -21,6 +21,11 @@ impl Ended {
     pub(crate) fn found_damage(&self) -> bool {
         self.0.is_some_and(|code| code != 0 && code != PANICKED)
     }
+
+    /// It did what it was to do.
+    pub(crate) fn corrected(&self) -> bool {
+        self.0 == Some(1)
+    }
 }
 
 impl fmt::Display for Ended {
@@ -33,16 +38,18 @@ impl fmt::Display for Ended {
 }
 
 /// What to type to do the same.
-pub(crate) fn command_line(directory: &Path) -> String {
-    format!("cargo run --release -p log-repair -- check {}", directory.display())
+pub(crate) fn command_line(verb: &str, directory: &Path, more: &[&str]) -> String {
+    let more: String = more.iter().map(|word| format!(" {word}")).collect();
+    format!("cargo run --release -p log-repair -- {verb} {}{more}", directory.display())
 }
 
-/// Runs `log-repair check`: how it ended and what it said.
-pub(crate) fn check(directory: &Path) -> Outcome<(Ended, String)> {
+/// Runs `log-repair`: how it ended and what it said.
+pub(crate) fn run(verb: &str, directory: &Path, more: &[&str]) -> Outcome<(Ended, String)> {
     let mut command = tool()?;
     let Output { status, stdout, stderr } = command
-        .arg("check")
+        .arg(verb)
         .arg(directory)
+        .args(more)
         .output()
         .map_err(|error| format!("cannot run log-repair ({command:?}): {error}"))?;
     let mut said = String::from_utf8_lossy(&stdout).into_owned();
