@@ -21,7 +21,7 @@ use std::sync::Arc;
 use crate::disk::Background;
 use crate::error::{Error, Result};
 use crate::frame::{self, Header, Kind, Lag, PayloadChecksum};
-use crate::group::{Group, Waiter};
+use crate::group::{Group, Waiter, Waiting};
 use crate::manifest::file::{Failure, ManifestFile};
 use crate::mutant::{self, Mutant};
 use crate::options::{Durability, Options};
@@ -210,6 +210,7 @@ impl Core {
 
     /// Waits until `group` is settled; leads a commit where nobody else does.
     pub(crate) fn wait(&self, group: &Arc<Group>) -> Result<()> {
+        let _waiting = Waiting(group);
         loop {
             if let Some(outcome) = group.outcome() {
                 return outcome;
