@@ -12,6 +12,7 @@ pub mod carve;
 mod commit;
 mod directory;
 pub mod disk;
+mod dropped;
 mod error;
 pub mod frame;
 mod group;

@@ -402,7 +402,18 @@ impl Core {
                     table
                 });
                 self.signal.demand(Signal::KEEP);
-            })?;
+            });
+            let room = match room {
+                // Files that are let go of hold what is missing.
+                Err(error) if error.is_no_space() => {
+                    drop(writer);
+                    if self.dropped.remove_all(&self.place) {
+                        continue;
+                    }
+                    return Err(error);
+                }
+                room => room?,
+            };
             match room {
                 Room::Ready | Room::ReserveAhead => {
                     if matches!(room, Room::ReserveAhead) {
@@ -434,7 +445,10 @@ impl Core {
                 }
                 Room::NeedsSpares(needed) => {
                     drop(writer);
-                    self.keep(Some(needed))?;
+                    match self.keep(Some(needed)) {
+                        Err(error) if error.is_no_space() && self.dropped.remove_all(&self.place) => {}
+                        kept => kept?,
+                    }
                 }
             }
         }
