@@ -78,6 +78,7 @@ mutants! {
     RepairBaseGuessed "repair-base-guessed" "a lost base is taken from the end of whatever store comes before",
     RepairLossUnnamed "repair-loss-unnamed" "records are given up that nobody named",
     RepairUndoUnchecked "repair-undo-unchecked" "a repair is taken back though the log was written to since",
+    RepairUndoUnkept "repair-undo-unkept" "an undo goes on though a file that it would put back is gone",
     RepairOpenUnrefused "repair-open-unrefused" "a half repaired log opens",
     RepairLostMissed "repair-lost-missed" "records that a repair gave up are missed once more",
     RepairWithoutClose "repair-without-close" "a repaired log does not say where it ended",
