@@ -75,6 +75,7 @@ mutants! {
     RepairStageUnsynced "repair-stage-unsynced" "what a repair puts in is not fsynced before its journal is written",
     RepairJournalUnsynced "repair-journal-unsynced" "a repair moves files before its journal's name is fsynced",
     RepairMovesUnsynced "repair-moves-unsynced" "a repair puts files in before it is durable that the old ones are out",
+    RepairSealUnsynced "repair-seal-unsynced" "a repair seals stores beyond what was proven, and does not write them anew",
     RepairBaseGuessed "repair-base-guessed" "a lost base is taken from the end of whatever store comes before",
     RepairLossUnnamed "repair-loss-unnamed" "records are given up that nobody named",
     RepairUndoUnchecked "repair-undo-unchecked" "a repair is taken back though the log was written to since",

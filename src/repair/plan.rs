@@ -392,6 +392,7 @@ impl Planner<'_> {
         let beyond = core.state.segments.iter().filter_map(|(id, state)| {
             let (seal, segment) = (state.seal?, self.segment(*id)?);
             let fresh = segment.state.seal.is_none() && seal.next_offset > proven.max(state.base?);
+            let fresh = fresh && !mutant::on(Mutant::RepairSealUnsynced);
             let unmended = !mends.iter().any(|mend| mend.id == *id);
             let (head, base) = (*segment.store.head()?, state.base?);
             (fresh && unmended && self.runs(*id).iter().any(|run| !run.ordinals.is_empty())).then_some(Mend {
