@@ -76,6 +76,7 @@ mutants! {
     RepairJournalUnsynced "repair-journal-unsynced" "a repair moves files before its journal's name is fsynced",
     RepairMovesUnsynced "repair-moves-unsynced" "a repair puts files in before it is durable that the old ones are out",
     RepairSealUnsynced "repair-seal-unsynced" "a repair seals stores beyond what was proven, and does not write them anew",
+    RepairMovedOver "repair-moved-over" "what has the name of a file that a repair puts in is not moved out first",
     RepairBaseGuessed "repair-base-guessed" "a lost base is taken from the end of whatever store comes before",
     RepairLossUnnamed "repair-loss-unnamed" "records are given up that nobody named",
     RepairUndoUnchecked "repair-undo-unchecked" "a repair is taken back though the log was written to since",
