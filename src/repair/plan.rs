@@ -534,6 +534,8 @@ impl Planner<'_> {
 
     fn why_out(&self, plan: &Plan, name: &str, dropped: &[(u64, &'static str)]) -> &'static str {
         let Some(id) = names::id_of_store(name) else { return "it belongs to no segment of the log" };
+        // What lies under another's name is judged as what it is.
+        let id = self.survey.misnamed.iter().find(|(_, under)| **under == id).map_or(id, |(own, _)| *own);
         let copied = plan.copy.iter().any(|copy| copy.pieces.iter().any(|piece| piece.id == id));
         if dropped.iter().any(|(gone, _)| *gone == id) {
             "it holds none of its segment's records"
@@ -544,6 +546,8 @@ impl Planner<'_> {
                 Some(_) => "its records were never proven acknowledged",
                 None => "nothing tells where its records belong, and they were never proven acknowledged",
             }
+        } else if self.survey.unplaced.contains(&id) {
+            "it holds records, and nothing tells where they belong"
         } else if self.segment(id).is_none() {
             "the log let go of it before"
         } else {

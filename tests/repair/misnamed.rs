@@ -2,11 +2,11 @@
 
 use stonelog::disk::sim::SimDisk;
 use stonelog::names;
-use stonelog::repair::{Action, Basis};
+use stonelog::repair::{Action, Basis, plan};
 
 use crate::common::{content, path};
 use crate::golden::load;
-use crate::mended::{check, contents, repair, undo};
+use crate::mended::{check, contents, repair, session, undo};
 
 fn store(id: u64) -> String {
     path(&names::store(id))
@@ -63,4 +63,33 @@ fn a_stray_copy_replaces_no_store_that_holds_its_frames() {
     disk.zero(store(0xff), 2048..2560).unwrap();
     disk.zero(store(1), 0..512).unwrap();
     repaired(&disk, "a stray copy", false);
+}
+
+/// A store that is taken out is judged as what it holds, whatever its name: a plan once said of one whose records it
+/// copied, and of one whose records have no place, that the log had let go of it before.
+#[test]
+fn a_plan_says_what_a_store_that_it_takes_out_holds() {
+    let why = |disk: &SimDisk, id: u64| {
+        let survey = session(disk).survey(Basis::Manifest).unwrap();
+        let actions = plan(&survey, None).unwrap().actions;
+        let out = actions.iter().find_map(|action| match action {
+            Action::TakeOut { name, why } if *name == names::store(id) => Some(*why),
+            _ => None,
+        });
+        out.unwrap_or_else(|| panic!("{id} is not taken out: {actions:?}"))
+    };
+    let copied = load("unclean");
+    copied.copy_file(store(3), store(9)).unwrap();
+    copied.remove_file(store(3)).unwrap();
+    assert_eq!(why(&copied, 9), "its records are copied");
+    for name in [1, 9] {
+        let unplaced = load("closed");
+        unplaced.remove_file(path("MANIFEST")).unwrap();
+        unplaced.zero(store(1), 512..1024).unwrap();
+        if name != 1 {
+            unplaced.copy_file(store(1), store(name)).unwrap();
+            unplaced.remove_file(store(1)).unwrap();
+        }
+        assert_eq!(why(&unplaced, name), "it holds records, and nothing tells where they belong");
+    }
 }
