@@ -1,0 +1,54 @@
+//! Group commit: threads that each wait for their own record to be durable, `Durability::Always`.
+
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
+use stonelog::{Log, Options};
+use stonelog_benches::{home, payload};
+
+const SIZE: usize = 1 << 10;
+
+pub(crate) fn bench(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("group_commit");
+    group.sampling_mode(SamplingMode::Flat);
+    for threads in [1, 4, 16, 64] {
+        // An iteration is one record of each thread.
+        group.throughput(Throughput::Elements(threads as u64));
+        group.bench_function(BenchmarkId::new("threads", threads), |bencher| {
+            let home = home();
+            let log = Options::new().open(home.path().join("log")).unwrap();
+            bencher.iter_custom(|iterations| committed(&log, threads, iterations));
+        });
+    }
+    group.finish();
+}
+
+/// How long it took until `threads` had appended `count` records each; what they wrote is gone behind it.
+fn committed(log: &Log, threads: usize, count: u64) -> Duration {
+    let before = log.durable_end();
+    let begin = Barrier::new(threads + 1);
+    let payload = payload(SIZE);
+    let taken = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|_| {
+                scope.spawn(|| {
+                    begin.wait();
+                    for _ in 0..count {
+                        log.append(&payload).unwrap();
+                    }
+                })
+            })
+            .collect();
+        begin.wait();
+        let start = Instant::now();
+        for worker in workers {
+            worker.join().unwrap();
+        }
+        start.elapsed()
+    });
+    let end = log.durable_end();
+    assert_eq!(end - before, count * threads as u64);
+    log.truncate_front(end).unwrap();
+    taken
+}
