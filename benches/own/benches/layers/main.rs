@@ -8,6 +8,9 @@
 //!
 //! They are for comparing one commit with another on one machine (`benches/compare`). What the engine reaches
 //! of the machine's own limits, `cargo bench --bench limits` shows. Each checks what it did before its time counts.
+//!
+//! What a bench needs is made when it is first run: those that the name leaves out cost nothing. All samples are
+//! equally long (`SamplingMode::Flat`), so that the fastest of them is one like the others.
 
 #![allow(
     clippy::disallowed_types,

@@ -1,5 +1,6 @@
 //! Opening: after a clean close, with few segments and with many, and after an unclean end.
 
+use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, SamplingMode};
@@ -13,15 +14,19 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("open");
     group.sampling_mode(SamplingMode::Flat);
     for segments in [1, 16, 64] {
-        let home = home();
         let count = records_of(segments);
-        fill(home.path(), small_segments(), SIZE, count);
+        let home = LazyCell::new(|| {
+            let home = home();
+            fill(home.path(), small_segments(), SIZE, count);
+            home
+        });
         group.bench_function(BenchmarkId::new("clean", segments), |bencher| {
+            let at = home.path();
             // The log is dropped, and so closed, behind the clock.
             bencher.iter_batched(
                 || (),
                 |()| {
-                    let log = small_segments().open(home.path()).unwrap();
+                    let log = small_segments().open(at).unwrap();
                     assert_eq!(log.offsets().end, count);
                     assert_eq!(log.segments().len(), segments);
                     log
@@ -32,16 +37,19 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     }
 
     // A megabyte that was written and never synced nor closed, as a killed process leaves it.
-    let home = home();
     let count = 1024;
-    let image = unclean(home.path(), count);
+    let place = LazyCell::new(|| {
+        let home = home();
+        (unclean(home.path(), count), home)
+    });
     let mut number = 0;
     group.bench_function("unclean/1_mib", |bencher| {
+        let (image, home) = &*place;
         bencher.iter_batched(
             || {
                 number += 1;
                 let fresh = home.path().join(format!("copy-{number}"));
-                copy(&image, &fresh);
+                copy(image, &fresh);
                 Removed(fresh)
             },
             |fresh| {
