@@ -21,7 +21,7 @@ use std::sync::Arc;
 use crate::disk::Background;
 use crate::error::{Error, Result};
 use crate::frame::{self, Header, Kind, Lag, PayloadChecksum};
-use crate::group::{Group, Waiter};
+use crate::group::{Group, Waiter, Waiting};
 use crate::manifest::file::{Failure, ManifestFile};
 use crate::mutant::{self, Mutant};
 use crate::options::{Durability, Options};
@@ -210,6 +210,7 @@ impl Core {
 
     /// Waits until `group` is settled; leads a commit where nobody else does.
     pub(crate) fn wait(&self, group: &Arc<Group>) -> Result<()> {
+        let _waiting = Waiting(group);
         loop {
             if let Some(outcome) = group.outcome() {
                 return outcome;
@@ -280,6 +281,7 @@ impl Core {
                 return Err(error);
             }
             let end = self.write_out(&mut stage, true, wakes)?;
+            stage.zero_ahead();
             stage.syncing_bytes = std::mem::take(&mut stage.unsynced_bytes);
             // The groups stay in the stage until they are settled: whatever happens to this thread,
             // whoever poisons the log finds them there.
@@ -488,6 +490,23 @@ impl Core {
 }
 
 impl WriteStage {
+    /// Where small groups are fsynced, the blocks for the next ones are written in the same fsync: see
+    /// [`Store::zero_ahead`]. Large groups gain less than the zeros cost, and a log that stays small needs none.
+    fn zero_ahead(&self) {
+        const LARGEST_GROUP: u64 = 256 << 10;
+        const SMALLEST_STORE: u64 = 32 << 10;
+        const GROUPS_AHEAD: u64 = 16;
+        const LEAST_AHEAD: u64 = 64 << 10;
+        const MOST_AHEAD: u64 = 1 << 20;
+        let Some((store, end, _)) = &self.mark_place else { return };
+        if (1..=LARGEST_GROUP).contains(&self.unsynced_bytes) && *end >= SMALLEST_STORE {
+            let ahead = self.unsynced_bytes.saturating_mul(GROUPS_AHEAD).clamp(LEAST_AHEAD, MOST_AHEAD);
+            if let Err(error) = store.zero_ahead(*end, ahead) {
+                tracing::debug!(%error, "no zeros written ahead");
+            }
+        }
+    }
+
     /// Forgets where a mark could go, as the log's end moves elsewhere.
     pub(crate) fn forget_mark(&mut self) {
         self.mark_place = None;

@@ -193,6 +193,8 @@ pub(crate) struct Store {
     file: Arc<dyn DiskFile>,
     reserved: AtomicU64,
     published: AtomicU64,
+    /// Position up to which blocks were written ahead with zeros, by this process.
+    zeroed: AtomicU64,
     /// Created at the first mapped read; replaced (under the lock) only where a store outgrew it.
     map: OnceLock<Option<Arc<Map>>>,
     larger_map: Mutex<Option<Arc<Map>>>,
@@ -271,6 +273,7 @@ impl Store {
             file,
             reserved: AtomicU64::new(reserved),
             published: AtomicU64::new(published),
+            zeroed: AtomicU64::new(0),
             map: OnceLock::new(),
             larger_map: Mutex::new(None),
             growing: Mutex::new(()),
@@ -338,6 +341,27 @@ impl Store {
     pub(crate) fn write(&self, bytes: &[u8], position: u64) -> Result<()> {
         disk::write_all_at(self.file.as_ref(), bytes, position)
             .map_err(|error| Error::io_or_no_space("writing", &self.path, bytes.len() as u64, error))
+    }
+
+    /// Writes zeros from `end`, the end of what was just written, up to `ahead` bytes beyond it, within reserved
+    /// space, unless blocks up to there are written already. The next fsync covers them, and those after it find
+    /// blocks that were written before: no extent has to be converted for them, which the filesystem would do
+    /// through its journal. The bytes there are zeros before and after, so a failure takes nothing from anybody.
+    pub(crate) fn zero_ahead(&self, end: u64, ahead: u64) -> io::Result<()> {
+        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        let zeroed = self.zeroed.load(Ordering::Relaxed);
+        let until = end.saturating_add(ahead).min(self.reserved());
+        let mut position = zeroed.max(end);
+        if end.saturating_add(ahead / 8) <= zeroed {
+            return Ok(());
+        }
+        while position < until {
+            let piece = usize::try_from(until - position).unwrap_or(ZEROS.len()).min(ZEROS.len());
+            disk::write_all_at(self.file.as_ref(), ZEROS.get(..piece).unwrap_or(&ZEROS), position)?;
+            position += piece as u64;
+            self.zeroed.store(position, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Fsyncs the store. An interrupted call is asked again; every other error means that it is

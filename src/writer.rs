@@ -299,8 +299,9 @@ impl Writer {
         if needed <= spare.reserved() {
             return Ok(true);
         }
-        const STEP: u64 = 256 << 10;
-        match spare.reserve(needed, needed + STEP) {
+        // Twice what is needed: a long run without a commit asks the filesystem a few times, not at every piece.
+        const LEAST_STEP: u64 = 256 << 10;
+        match spare.reserve(needed, needed + needed.max(LEAST_STEP)) {
             Ok(()) => Ok(true),
             Err(error) if error.is_no_space() && self.appended => Ok(false),
             Err(error) => Err(error),

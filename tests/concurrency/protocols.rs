@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use shuttle::thread;
 
 use crate::error::Result;
-use crate::group::{Group, Waiter};
+use crate::group::{Group, Waiter, Waiting};
 use crate::scheduler::{Bound, search};
 use crate::signal::Signal;
 
@@ -24,6 +24,7 @@ fn failure() -> Result<()> {
 
 /// Waits as `commit` does, but for leading.
 fn wait(group: &Group) -> Result<()> {
+    let _waiting = Waiting(group);
     loop {
         if let Some(outcome) = group.outcome() {
             return outcome;
@@ -70,7 +71,7 @@ fn a_settled_group_wakes_a_thread_and_a_task() {
 
 #[test]
 fn the_first_outcome_is_everyones() {
-    search(EVERY, || {
+    search(MOST, || {
         let group = Arc::new(Group::default());
         let waiter = {
             let group = group.clone();
@@ -87,6 +88,24 @@ fn the_first_outcome_is_everyones() {
     });
 }
 
+/// The one who settles wakes two, and they the others; one of these had seen the outcome by itself.
+#[test]
+fn those_who_leave_wake_the_others() {
+    search(Bound { preemptions: 2, ..EVERY }, || {
+        let group = Arc::new(Group::default());
+        let waiters: Vec<_> = (0..3)
+            .map(|_| {
+                let group = group.clone();
+                thread::spawn(move || wait(&group).is_ok())
+            })
+            .collect();
+        settle(&group, Ok(()));
+        for waiter in waiters {
+            assert!(waiter.join().unwrap());
+        }
+    });
+}
+
 /// The one who is asked to lead settles the group in turn, and forgets nobody.
 #[test]
 fn a_leader_that_was_picked_settles_for_the_others() {
@@ -97,6 +116,7 @@ fn a_leader_that_was_picked_settles_for_the_others() {
             .map(|_| {
                 let (group, leads) = (group.clone(), leads.clone());
                 thread::spawn(move || {
+                    let _waiting = Waiting(&group);
                     loop {
                         if let Some(outcome) = group.outcome() {
                             return outcome.is_ok();
