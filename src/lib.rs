@@ -7,6 +7,9 @@
 //! docs/ARCHITECTURE.md draws the house, docs/GUARANTEES.md says what is promised.
 
 mod background;
+#[cfg(feature = "_bench")]
+#[doc(hidden)]
+pub mod bench;
 mod builder;
 pub mod carve;
 mod commit;
