@@ -1,6 +1,6 @@
 //! Every peer, one file each; this file only lists them.
 
-mod stonelog;
+pub mod stonelog;
 
 use crate::subject::Kind;
 
