@@ -6,6 +6,7 @@ mod limits;
 mod machine;
 mod one;
 mod payload;
+mod plot;
 mod report;
 mod run;
 mod subject;
@@ -125,7 +126,7 @@ fn show(report: &Report, svg: Option<&Path>) -> Result<()> {
     print!("{}", table::render(report));
     print!("{}", targets::render(report));
     if let Some(path) = svg {
-        anyhow::bail!("no plot yet: {}", path.display());
+        plot::save(report, path)?;
     }
     Ok(())
 }

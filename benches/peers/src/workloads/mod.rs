@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::Limit;
 use crate::payload::{Check, Expected, Payloads};
-use crate::subject::{Kind, Mode, Subject};
+use crate::subject::{Kind, Mode, Subject, Unsupported};
 
 mod appends;
 mod durable;
@@ -52,6 +52,14 @@ impl Task<'_> {
 
     fn open(&self, mode: Mode) -> Result<Box<dyn Subject>> {
         self.kind.open(self.directory, mode).context("opening")
+    }
+
+    /// Unsynced, where the peer has that: for what is not about appends.
+    fn open_either(&self) -> Result<Box<dyn Subject>> {
+        match self.open(Mode::Unsynced) {
+            Err(error) if error.is::<Unsupported>() => self.open(Mode::Durable),
+            opened => opened,
+        }
     }
 }
 
@@ -143,7 +151,7 @@ pub fn all() -> Vec<Box<dyn Workload>> {
 /// Opens the log and reads all of it; every byte must be as appended.
 pub fn verify(task: &Task<'_>) -> Result<Outcome> {
     let Some(expected) = task.expected.clone() else { return Ok(Outcome::default()) };
-    let subject = task.open(Mode::Unsynced)?;
+    let subject = task.open_either()?;
     let mut check = Check::new(expected);
     let count = subject.scan(&mut |payload| check.visit(payload)).context("reading all back")?;
     let lost = check.finish(count)?;
@@ -166,7 +174,7 @@ fn fill(subject: &dyn Subject, size: usize, bytes: u64) -> Result<u64> {
 
 /// `fill` of a fresh log, closed cleanly.
 pub fn fill_and_close(task: &Task<'_>, size: usize, bytes: u64) -> Result<Expected> {
-    let subject = task.open(Mode::Unsynced)?;
+    let subject = task.open_either()?;
     let count = fill(&*subject, size, bytes)?;
     subject.sync()?;
     subject.close()?;

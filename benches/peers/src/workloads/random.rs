@@ -12,7 +12,7 @@ use super::scan::bytes;
 use super::{KIB, Outcome, Preparation, Task, Workload, fill_and_close};
 use crate::limits::Limit;
 use crate::payload::{next_random, number_of};
-use crate::subject::{Mode, Subject};
+use crate::subject::Subject;
 
 struct Random {
     name: &'static str,
@@ -48,7 +48,7 @@ impl Workload for Random {
 
     fn measure(&self, task: &Task<'_>) -> Result<Outcome> {
         let expected = task.expected.clone().context("nothing was prepared")?;
-        let subject = task.open(Mode::Unsynced)?;
+        let subject = task.open_either()?;
         reads(&*subject, 0, expected.count(), task.time_box() / 3)?;
         let barrier = Barrier::new(self.threads + 1);
         let (seconds, workers) = std::thread::scope(|scope| {

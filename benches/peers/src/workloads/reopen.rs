@@ -13,7 +13,6 @@ use super::{GIB, KIB, MIB, Metrics, Outcome, Preparation, Task, Workload, fill};
 use crate::limits::Limit;
 use crate::machine::MemoryWatch;
 use crate::payload::Expected;
-use crate::subject::Mode;
 
 struct Reopen {
     name: String,
@@ -68,7 +67,7 @@ impl Workload for Reopen {
     fn prepare(&self, task: &Task<'_>) -> Result<Outcome> {
         let bytes = if task.quick { self.bytes.min(64 * MIB) } else { self.bytes };
         let watch = MemoryWatch::start()?;
-        let subject = task.open(Mode::Unsynced)?;
+        let subject = task.open_either()?;
         let start = Instant::now();
         let count = fill(&*subject, SIZE, bytes)?;
         let rate = count as f64 / start.elapsed().as_secs_f64();
@@ -91,7 +90,7 @@ impl Workload for Reopen {
         let expected = task.expected.clone().context("nothing was prepared")?;
         let watch = MemoryWatch::start()?;
         let start = Instant::now();
-        let subject = task.open(Mode::Unsynced)?;
+        let subject = task.open_either()?;
         let seconds = start.elapsed().as_secs_f64();
         let (anonymous, high_water) = watch.peaks()?;
         let facts: Metrics =

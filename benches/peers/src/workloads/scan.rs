@@ -11,7 +11,6 @@ use super::{KIB, MIB, Outcome, Preparation, Task, Workload, fill_and_close};
 use crate::limits::Limit;
 use crate::machine;
 use crate::payload::number_of;
-use crate::subject::Mode;
 
 struct Scan {
     name: &'static str,
@@ -55,7 +54,7 @@ impl Workload for Scan {
 
     fn measure(&self, task: &Task<'_>) -> Result<Outcome> {
         let expected = task.expected.clone().context("nothing was prepared")?;
-        let subject = task.open(Mode::Unsynced)?;
+        let subject = task.open_either()?;
         let mut rates = Vec::new();
         for _ in 0..3 {
             let (mut next, mut wrong) = (0, 0_u64);

@@ -8,7 +8,6 @@ use super::scan::bytes;
 use super::{KIB, Outcome, Preparation, Task, Workload, fill_and_close};
 use crate::machine;
 use crate::payload::Expected;
-use crate::subject::Mode;
 
 pub struct Truncate;
 
@@ -35,7 +34,7 @@ impl Workload for Truncate {
         let expected = task.expected.clone().context("nothing was prepared")?;
         let half = expected.count() / 2;
         let before = machine::space(task.directory)?.allocated as f64;
-        let subject = task.open(Mode::Unsynced)?;
+        let subject = task.open_either()?;
         let start = Instant::now();
         subject.truncate_front(half)?;
         subject.sync()?;
