@@ -26,7 +26,8 @@ pub fn all() -> Vec<&'static dyn Kind> {
         &mrecordlog::Mrecordlog,
         &redb::Redb,
         &fjall::Fjall,
-        &heed::Heed,
+        &heed::Heed { write_map: false },
+        &heed::Heed { write_map: true },
         &rusqlite::Rusqlite,
         #[cfg(feature = "rocksdb")]
         &rocksdb::RocksDb,

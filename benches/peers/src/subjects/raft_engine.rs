@@ -61,6 +61,8 @@ impl Kind for RaftEngine {
     fn open(&self, directory: &Path, mode: Mode) -> Result<Box<dyn Subject>> {
         static OPENED: AtomicU64 = AtomicU64::new(0);
 
+        // The engine makes the last directory only.
+        std::fs::create_dir_all(directory)?;
         let dir = directory.to_str().context("a path of UTF-8")?.to_owned();
         let engine = Engine::open(Config { dir, ..Config::default() })?;
         let groups = engine.raft_groups().into_iter().filter(|group| *group != SYNC_GROUP).max().unwrap_or(0);
