@@ -149,6 +149,7 @@ fn command_line() -> String {
                 arguments.next();
                 words.push("--directory DIR".to_string());
             }
+            with_value if with_value.starts_with("--directory=") => words.push("--directory DIR".to_string()),
             _ => words.push(argument),
         }
     }

@@ -73,7 +73,7 @@ const PANEL_WIDTH: f64 = (WIDTH - 2.0 * MARGIN - (COLUMNS as f64 - 1.0) * GUTTER
 const HEAD: f64 = 118.0;
 const BAR: f64 = 13.0;
 const STEP: f64 = 18.0;
-const NAME_WIDTH: f64 = 78.0;
+const NAME_WIDTH: f64 = 98.0;
 const VALUE_WIDTH: f64 = 66.0;
 const PANEL_HEAD: f64 = 40.0;
 const BAR_WIDTH: f64 = PANEL_WIDTH - NAME_WIDTH - VALUE_WIDTH;
@@ -150,7 +150,7 @@ fn head(report: &Report) -> Vec<Group> {
         [(OWN, "Stonelog"), (PEER, "peer"), (pale, "does not sync each durable append (strace)")]
     {
         legend = legend.add(rectangle(x, 89.0, 14.0, 11.0, fill)).add(text(x + 19.0, 99.0, label, INK));
-        x += 40.0 + label.len() as f64 * 6.6;
+        x += 46.0 + label.len() as f64 * 6.2;
     }
     let mark = Line::new()
         .set("x1", x)
@@ -180,13 +180,22 @@ fn chart(report: &Report, panel: &Panel, row: &Row) -> Group {
     for (at, bar) in bars.iter().enumerate() {
         group = group.add(draw_bar(bar, row.unit, scale, PANEL_HEAD + at as f64 * STEP));
     }
+    // The numbers come last, so that the limit's line does not cross them out.
+    let numbers = |group: Group| {
+        let all = bars.iter().enumerate();
+        all.fold(group, |group, (at, bar)| {
+            group.add(draw_number(bar, row.unit, scale, PANEL_HEAD + at as f64 * STEP))
+        })
+    };
     let bottom = PANEL_HEAD + bars.len() as f64 * STEP;
     let axis =
         Line::new().set("x1", NAME_WIDTH).set("x2", NAME_WIDTH).set("y1", PANEL_HEAD - 3.0).set("y2", bottom);
     group = group.add(axis.set("stroke", "#cbd2d9"));
     match limit {
-        Some((name, value)) => group.add(draw_limit(name, row.unit.show(value), value / scale, bottom)),
-        None => group,
+        Some((name, value)) => {
+            numbers(group.add(draw_limit(name, row.unit.show(value), value / scale, bottom)))
+        }
+        None => numbers(group),
     }
 }
 
@@ -233,9 +242,7 @@ fn draw_bar(bar: &Bar<'_>, unit: Unit, scale: f64, y: f64) -> Group {
     let name = text(NAME_WIDTH - 6.0, y + 10.5, bar.name, INK).set("text-anchor", "end");
     let name = if is_own { name.set("font-weight", "bold").set("fill", OWN) } else { name };
     let group = Group::new().add(name);
-    let Some(found) = bar.found else {
-        return group.add(text(NAME_WIDTH + 6.0, y + 10.5, &bar.instead, QUIET).set("font-style", "italic"));
-    };
+    let Some(found) = bar.found else { return group };
     let told = format!(
         "{}: {}, median {}, spread {:.0} %",
         bar.name,
@@ -251,11 +258,21 @@ fn draw_bar(bar: &Bar<'_>, unit: Unit, scale: f64, y: f64) -> Group {
         _ => PEER,
     };
     let drawn = rectangle(NAME_WIDTH, y, width.max(1.0), BAR, fill).add(Title::new(told));
-    let value =
-        text(NAME_WIDTH + width + 5.0, y + 10.5, &unit.show(found.best), if is_own { OWN } else { INK });
-    let value = if is_own { value.set("font-weight", "bold") } else { value };
-    let group = group.add(drawn).add(value);
+    let group = group.add(drawn);
     if is_cut { group.add(cut(NAME_WIDTH + width - 12.0, y)) } else { group }
+}
+
+fn draw_number(bar: &Bar<'_>, unit: Unit, scale: f64, y: f64) -> Text {
+    let Some(found) = bar.found else {
+        return text(NAME_WIDTH + 6.0, y + 10.5, &bar.instead, QUIET).set("font-style", "italic");
+    };
+    let x = NAME_WIDTH + (found.best / scale).min(1.0) * BAR_WIDTH + 5.0;
+    let (ink, weight) = if bar.name == SUBJECT { (OWN, "bold") } else { (INK, "normal") };
+    text(x, y + 10.5, &unit.show(found.best), ink)
+        .set("font-weight", weight)
+        .set("stroke", "#ffffff")
+        .set("stroke-width", 3)
+        .set("paint-order", "stroke")
 }
 
 /// The sign that a bar goes on.

@@ -72,6 +72,10 @@ pub fn run(settings: &Settings) -> Result<Report> {
     let mut runner = Runner { settings, base: base.path(), progress, preparations: BTreeMap::new() };
     let mut cells = Vec::new();
     for workload in &workloads {
+        // Where no one watches a bar, a line a workload is enough.
+        if runner.progress.is_hidden() {
+            eprintln!("{}", workload.name());
+        }
         cells.extend(runner.workload(&**workload, &kinds)?);
     }
     runner.progress.finish_and_clear();

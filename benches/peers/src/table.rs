@@ -150,6 +150,14 @@ pub const GROUPS: &[Group] = &[
         ],
     },
     Group {
+        title: "Peak anonymous memory (RssAnon) of the process that opens the log and reads it whole",
+        rows: &[
+            row("0.25 GiB", "reopen-256m", "read_anonymous", Unit::Bytes),
+            row("1 GiB", "reopen-1g", "read_anonymous", Unit::Bytes),
+            row("4 GiB", "reopen-4g", "read_anonymous", Unit::Bytes),
+        ],
+    },
+    Group {
         title: "Bytes on disk per payload byte, after a clean close",
         rows: &[
             row("128 B, length", "scan-128", "length_per_payload", Unit::Times),
@@ -192,12 +200,13 @@ impl Unit {
         };
         match self {
             Unit::Rate => scaled(value, &[(1e9, " G"), (1e6, " M"), (1e3, " k"), (1.0, "")]),
-            Unit::Seconds => scaled(value, &[(1.0, " s"), (1e-3, " ms"), (1e-6, " us")]),
+            Unit::Seconds => scaled(value, &[(1.0, " s"), (1e-3, " ms"), (1e-6, " µs")]),
             Unit::Bytes => {
                 scaled(value, &[(1_073_741_824.0, " GiB"), (1_048_576.0, " MiB"), (1024.0, " KiB")])
             }
             Unit::Times => format!("{value:.3}"),
-            Unit::Share => format!("{:.0} %", value * 100.0),
+            // Not "-0 %".
+            Unit::Share => format!("{:.0} %", (value * 100.0).round() + 0.0),
         }
     }
 }
@@ -315,8 +324,8 @@ mod tests {
     fn numbers_are_written_with_three_digits() {
         assert_eq!(Unit::Rate.show(9_190_000.0), "9.19 M");
         assert_eq!(Unit::Rate.show(77_100.0), "77.1 k");
-        assert_eq!(Unit::Seconds.show(0.000_118), "118 us");
-        assert_eq!(Unit::Seconds.show(0.0), "0.00 us");
+        assert_eq!(Unit::Seconds.show(0.000_118), "118 µs");
+        assert_eq!(Unit::Seconds.show(0.0), "0.00 µs");
         assert_eq!(Unit::Bytes.show(8.0 * 1_048_576.0), "8.00 MiB");
         assert_eq!(Unit::Share.show(0.49), "49 %");
     }

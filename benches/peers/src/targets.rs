@@ -259,11 +259,13 @@ impl Look<'_> {
         Some(Look::found(freed, Unit::Share, 0.5, "of all"))
     }
 
-    /// The greatest of all that were looked at: filling and reopening, at every size.
+    /// The greatest of all that were looked at: filling, reopening and reading whole, at every size.
     fn memory(&self) -> Option<Found> {
         let cells = self.report.cells.iter().filter(|cell| cell.subject == SUBJECT && cell.failure.is_none());
         let values = cells.flat_map(|cell| &cell.rounds).flat_map(|metrics| {
-            ["anonymous", "fill_anonymous"].into_iter().filter_map(|metric| metrics.get(metric).copied())
+            ["anonymous", "fill_anonymous", "read_anonymous"]
+                .into_iter()
+                .filter_map(|metric| metrics.get(metric).copied())
         });
         let most = values.max_by(f64::total_cmp)?;
         Some(Look::found(most, Unit::Bytes, (8 * MIB) as f64, "asked"))

@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::Limit;
+use crate::machine::MemoryWatch;
 use crate::payload::{Check, Expected, Payloads};
 use crate::subject::{Kind, Mode, Subject, Unsupported};
 
@@ -151,12 +152,14 @@ pub fn all() -> Vec<Box<dyn Workload>> {
 /// Opens the log and reads all of it; every byte must be as appended.
 pub fn verify(task: &Task<'_>) -> Result<Outcome> {
     let Some(expected) = task.expected.clone() else { return Ok(Outcome::default()) };
+    let watch = MemoryWatch::start()?;
     let subject = task.open_either()?;
     let mut check = Check::new(expected);
     let count = subject.scan(&mut |payload| check.visit(payload)).context("reading all back")?;
     let lost = check.finish(count)?;
     subject.close()?;
-    Ok(Outcome::new(None, [("lost", lost as f64)]))
+    let (anonymous, _) = watch.peaks()?;
+    Ok(Outcome::new(None, [("lost", lost as f64), ("read_anonymous", anonymous as f64)]))
 }
 
 /// Appends `bytes` of payloads by batches, unsynced; returns how many they are.
