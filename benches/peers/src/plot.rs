@@ -23,10 +23,12 @@ struct Panel {
     limit: Option<&'static str>,
     /// Only truly durable peers make the scale.
     durable: bool,
+    /// Who does not check what is read says so.
+    reads: bool,
 }
 
 const fn panel(title: &'static str, row: (&'static str, &'static str), limit: Option<&'static str>) -> Panel {
-    Panel { title, row, limit, durable: false }
+    Panel { title, row, limit, durable: false, reads: false }
 }
 
 const fn durable(
@@ -34,7 +36,11 @@ const fn durable(
     row: (&'static str, &'static str),
     limit: Option<&'static str>,
 ) -> Panel {
-    Panel { title, row, limit, durable: true }
+    Panel { title, row, limit, durable: true, reads: false }
+}
+
+const fn reads(title: &'static str, row: (&'static str, &'static str), limit: Option<&'static str>) -> Panel {
+    Panel { title, row, limit, durable: false, reads: true }
 }
 
 const WRITE: Option<&str> = Some("write(2), 1 MiB each");
@@ -52,10 +58,10 @@ const PANELS: &[Panel] = &[
     durable("Durable appends of 1 KiB, 4 threads", ("durable-4", "rate"), None),
     durable("Durable appends of 1 KiB, 64 threads", ("durable-64", "rate"), None),
     durable("Durable batches of 100 x 128 B", ("durable-batch", "rate"), None),
-    panel("Scan, 128 B", ("scan-128", "rate"), FRAMES),
-    panel("Scan, 1 KiB", ("scan-1k", "rate"), FRAMES),
-    panel("Random read of 1 KiB, 1 thread", ("random-1", "rate"), Some("mapped read")),
-    panel("Random read of 1 KiB, 2 threads", ("random-2", "rate"), None),
+    reads("Scan, 128 B", ("scan-128", "rate"), FRAMES),
+    reads("Scan, 1 KiB", ("scan-1k", "rate"), FRAMES),
+    reads("Random read of 1 KiB, 1 thread", ("random-1", "rate"), Some("mapped read")),
+    reads("Random read of 1 KiB, 2 threads", ("random-2", "rate"), None),
     durable("Durable append to the reader: lag, p50", ("lag", "p50"), None),
     panel("Reopen 1 GiB after a clean close", ("reopen-1g", "seconds"), None),
     panel("Reopen 1 GiB after kill -9", ("killed-1g", "seconds"), None),
@@ -95,6 +101,8 @@ struct Bar<'a> {
     found: Option<Statistic>,
     /// What stands where there is no number.
     instead: String,
+    /// What stands behind the name.
+    note: &'static str,
     /// It is measured, but does not do what is asked.
     is_pale: bool,
 }
@@ -174,9 +182,10 @@ fn chart(report: &Report, panel: &Panel, row: &Row) -> Group {
         (_, Better::More) => "more is better",
         (_, Better::Less) => "less is better",
     };
+    let starred = if panel.reads { "; * checks no checksum" } else { "" };
     let mut group = Group::new()
         .add(text(0.0, 14.0, panel.title, INK).set("font-size", 13).set("font-weight", "bold"))
-        .add(text(0.0, 29.0, direction, QUIET).set("font-size", 10));
+        .add(text(0.0, 29.0, &format!("{direction}{starred}"), QUIET).set("font-size", 10));
     for (at, bar) in bars.iter().enumerate() {
         group = group.add(draw_bar(bar, row.unit, scale, PANEL_HEAD + at as f64 * STEP));
     }
@@ -205,6 +214,7 @@ fn bars<'a>(report: &'a Report, panel: &Panel, row: &Row) -> Vec<Bar<'a>> {
         .subjects
         .iter()
         .map(|about| Bar {
+            note: if panel.reads && !about.verifies_reads { "*" } else { "" },
             name: &about.name,
             found: row.statistic(report, &about.name),
             instead: match report.cell(row.workload, &about.name).and_then(|cell| cell.failure.as_ref()) {
@@ -239,7 +249,8 @@ fn scale(bars: &[Bar<'_>], limit: Option<f64>) -> f64 {
 
 fn draw_bar(bar: &Bar<'_>, unit: Unit, scale: f64, y: f64) -> Group {
     let is_own = bar.name == SUBJECT;
-    let name = text(NAME_WIDTH - 6.0, y + 10.5, bar.name, INK).set("text-anchor", "end");
+    let name =
+        text(NAME_WIDTH - 6.0, y + 10.5, &format!("{}{}", bar.name, bar.note), INK).set("text-anchor", "end");
     let name = if is_own { name.set("font-weight", "bold").set("fill", OWN) } else { name };
     let group = Group::new().add(name);
     let Some(found) = bar.found else { return group };
@@ -328,7 +339,7 @@ mod tests {
 
     fn bar(best: f64, is_pale: bool) -> Bar<'static> {
         let found = Some(Statistic { best, median: best, spread: 0.0 });
-        Bar { name: "a", found, instead: String::new(), is_pale }
+        Bar { name: "a", found, instead: String::new(), note: "", is_pale }
     }
 
     #[test]

@@ -25,9 +25,19 @@ pub struct Row {
     pub unit: Unit,
 }
 
+/// What must be known of a subject to judge its numbers, and so stands beside them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Beside {
+    /// What a durable append was seen to do.
+    Audit,
+    /// Whether reads check a checksum over the payload.
+    Verification,
+}
+
 /// Rows that belong together.
 pub struct Group {
     pub title: &'static str,
+    pub beside: Beside,
     pub rows: &'static [Row],
 }
 
@@ -39,6 +49,7 @@ const fn row(title: &'static str, workload: &'static str, metric: &'static str, 
 pub const GROUPS: &[Group] = &[
     Group {
         title: "Unsynced appends, single calls (records/s)",
+        beside: Beside::Audit,
         rows: &[
             row("128 B", "append-128", "rate", Unit::Rate),
             row("1 KiB", "append-1k", "rate", Unit::Rate),
@@ -47,6 +58,7 @@ pub const GROUPS: &[Group] = &[
     },
     Group {
         title: "Unsynced appends in batches (records/s)",
+        beside: Beside::Audit,
         rows: &[
             row("1,000 x 128 B", "batch-128", "rate", Unit::Rate),
             row("100 x 1 KiB", "batch-1k", "rate", Unit::Rate),
@@ -55,6 +67,7 @@ pub const GROUPS: &[Group] = &[
     },
     Group {
         title: "Durable appends of 1 KiB by threads (records/s)",
+        beside: Beside::Audit,
         rows: &[
             row("1 thread", "durable-1", "rate", Unit::Rate),
             row("4", "durable-4", "rate", Unit::Rate),
@@ -64,6 +77,7 @@ pub const GROUPS: &[Group] = &[
     },
     Group {
         title: "Durable appends of 1 KiB: how long a call takes",
+        beside: Beside::Audit,
         rows: &[
             row("1 thread, p50", "durable-1", "p50", Unit::Seconds),
             row("p99", "durable-1", "p99", Unit::Seconds),
@@ -73,6 +87,7 @@ pub const GROUPS: &[Group] = &[
     },
     Group {
         title: "Durable batches of 100 x 128 B",
+        beside: Beside::Audit,
         rows: &[
             row("records/s", "durable-batch", "rate", Unit::Rate),
             row("p50 of a batch", "durable-batch", "p50", Unit::Seconds),
@@ -81,6 +96,7 @@ pub const GROUPS: &[Group] = &[
     },
     Group {
         title: "Tickets: durable appends of 128 B by one thread, a window not yet durable (records/s)",
+        beside: Beside::Audit,
         rows: &[
             row("window 1", "tickets-1", "rate", Unit::Rate),
             row("16", "tickets-16", "rate", Unit::Rate),
@@ -90,6 +106,7 @@ pub const GROUPS: &[Group] = &[
     },
     Group {
         title: "Scan of a whole log (records/s)",
+        beside: Beside::Verification,
         rows: &[
             row("128 B", "scan-128", "rate", Unit::Rate),
             row("first pass", "scan-128", "first_rate", Unit::Rate),
@@ -99,6 +116,7 @@ pub const GROUPS: &[Group] = &[
     },
     Group {
         title: "Random reads of 1 KiB (records/s)",
+        beside: Beside::Verification,
         rows: &[
             row("1 thread", "random-1", "rate", Unit::Rate),
             row("2 threads", "random-2", "rate", Unit::Rate),
@@ -106,10 +124,12 @@ pub const GROUPS: &[Group] = &[
     },
     Group {
         title: "Reading while writing: from the durable append's return to the reader",
+        beside: Beside::Audit,
         rows: &[row("lag, p50", "lag", "p50", Unit::Seconds), row("lag, p99", "lag", "p99", Unit::Seconds)],
     },
     Group {
         title: "Reopening (time)",
+        beside: Beside::Audit,
         rows: &[
             row("closed, 0.25 GiB", "reopen-256m", "seconds", Unit::Seconds),
             row("closed, 1 GiB", "reopen-1g", "seconds", Unit::Seconds),
@@ -121,6 +141,7 @@ pub const GROUPS: &[Group] = &[
     },
     Group {
         title: "Peak anonymous memory (RssAnon) of the reopening process",
+        beside: Beside::Audit,
         rows: &[
             row("closed, 0.25 GiB", "reopen-256m", "anonymous", Unit::Bytes),
             row("closed, 1 GiB", "reopen-1g", "anonymous", Unit::Bytes),
@@ -132,6 +153,7 @@ pub const GROUPS: &[Group] = &[
     },
     Group {
         title: "Peak of all resident memory (VmHWM) of the reopening process, mapped files included",
+        beside: Beside::Audit,
         rows: &[
             row("closed, 0.25 GiB", "reopen-256m", "high_water", Unit::Bytes),
             row("closed, 1 GiB", "reopen-1g", "high_water", Unit::Bytes),
@@ -143,6 +165,7 @@ pub const GROUPS: &[Group] = &[
     },
     Group {
         title: "Peak anonymous memory (RssAnon) of the process that fills the log, unsynced",
+        beside: Beside::Audit,
         rows: &[
             row("0.25 GiB", "reopen-256m", "fill_anonymous", Unit::Bytes),
             row("1 GiB", "reopen-1g", "fill_anonymous", Unit::Bytes),
@@ -151,6 +174,7 @@ pub const GROUPS: &[Group] = &[
     },
     Group {
         title: "Peak anonymous memory (RssAnon) of the process that opens the log and reads it whole",
+        beside: Beside::Audit,
         rows: &[
             row("0.25 GiB", "reopen-256m", "read_anonymous", Unit::Bytes),
             row("1 GiB", "reopen-1g", "read_anonymous", Unit::Bytes),
@@ -159,6 +183,7 @@ pub const GROUPS: &[Group] = &[
     },
     Group {
         title: "Bytes on disk per payload byte, after a clean close",
+        beside: Beside::Audit,
         rows: &[
             row("128 B, length", "scan-128", "length_per_payload", Unit::Times),
             row("allocated", "scan-128", "allocated_per_payload", Unit::Times),
@@ -168,6 +193,7 @@ pub const GROUPS: &[Group] = &[
     },
     Group {
         title: "Giving up the older half of 256 MiB, then sync",
+        beside: Beside::Audit,
         rows: &[
             row("time", "truncate", "seconds", Unit::Seconds),
             row("space freed", "truncate", "freed", Unit::Share),
@@ -207,6 +233,22 @@ impl Unit {
             Unit::Times => format!("{value:.3}"),
             // Not "-0 %".
             Unit::Share => format!("{:.0} %", (value * 100.0).round() + 0.0),
+        }
+    }
+}
+
+impl Beside {
+    fn header(self) -> &'static str {
+        match self {
+            Beside::Audit => "a durable append",
+            Beside::Verification => "checks each read",
+        }
+    }
+
+    fn of(self, about: &About) -> String {
+        match self {
+            Beside::Audit => about.audit.to_string(),
+            Beside::Verification => if about.verifies_reads { "yes" } else { "no" }.to_string(),
         }
     }
 }
@@ -301,11 +343,11 @@ fn render_group(report: &Report, group: &Group) -> String {
     limits.sort_unstable();
     limits.dedup();
     let header =
-        ["", "a durable append"].into_iter().chain(rows.iter().map(|row| row.title)).map(str::to_string);
-    let line = |name: &str, audit: String| -> Vec<String> {
-        [name.to_string(), audit].into_iter().chain(rows.iter().map(|row| text(report, row, name))).collect()
+        ["", group.beside.header()].into_iter().chain(rows.iter().map(|row| row.title)).map(str::to_string);
+    let line = |name: &str, beside: String| -> Vec<String> {
+        [name.to_string(), beside].into_iter().chain(rows.iter().map(|row| text(report, row, name))).collect()
     };
-    let subjects = report.subjects.iter().map(|about| line(&about.name, about.audit.to_string()));
+    let subjects = report.subjects.iter().map(|about| line(&about.name, group.beside.of(about)));
     let limits = limits.into_iter().map(|limit| {
         let mut cells = line(limit, "limit".to_string());
         cells[0] = format!("*{limit}*");
