@@ -9,6 +9,8 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use crate::payload::Payloads;
+
 /// A peer cannot do this at all: the table shows a dash.
 #[derive(Debug)]
 pub struct Unsupported;
@@ -67,10 +69,15 @@ pub trait Subject: Send + Sync {
         Err(Unsupported.into())
     }
 
-    /// Appends `count` times this payload without waiting for each, at most `window` not yet durable; returns once
-    /// all are durable. Only for a peer whose call gives something to wait on.
-    fn append_with_tickets(&self, _payload: &[u8], _count: u64, _window: u64) -> Result<()> {
+    /// Appends the payloads 0 to `count` without waiting for each, at most `window` not yet durable; returns once all
+    /// are durable. Only for a peer whose call gives something to wait on.
+    fn append_with_tickets(&self, _payloads: &mut Payloads, _count: u64, _window: u64) -> Result<()> {
         Err(Unsupported.into())
+    }
+
+    /// Whatever it can say of its last opening, by name: kept beside the numbers.
+    fn facts(&self) -> Vec<(&'static str, f64)> {
+        Vec::new()
     }
 
     /// Closes cleanly.

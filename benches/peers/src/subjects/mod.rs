@@ -10,7 +10,7 @@ mod redb;
 #[cfg(feature = "rocksdb")]
 mod rocksdb;
 mod rusqlite;
-mod stonelog;
+pub mod stonelog;
 #[cfg(test)]
 mod tests;
 
