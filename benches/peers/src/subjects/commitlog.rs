@@ -1,4 +1,4 @@
-//! commitlog 0.2.0 (2021), a log of segments with memory-mapped indexes.
+//! commitlog 0.2.0 (6 November 2021), a log of segments with memory-mapped indexes.
 //!
 //! Its docs: `append_msg` for one message, `append` with a `MessageBuf` for many, `flush` "forces a flush of the log",
 //! `read` from an offset up to a limit in bytes. Segments and index are as by default; `message_max_bytes` bounds a
@@ -6,6 +6,9 @@
 //!
 //! Appends need `&mut`, reads do not: a lock for readers and one writer. There is no way to give up the front. A read
 //! takes whole messages up to its limit, so the adapter remembers how large the messages are and asks for no more.
+//!
+//! Its source: `flush` is `File::flush` for the segment, which does nothing, and an `msync` of the index whenever a
+//! page of that is full. So nothing that was appended is ever synced.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};

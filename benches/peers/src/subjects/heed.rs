@@ -1,7 +1,7 @@
 //! heed 0.23.1 over LMDB's master: a memory-mapped copy-on-write B-tree.
 //!
 //! Its docs: `PutFlags::APPEND` "allows fast bulk loading when keys are already known to be in the correct order";
-//! without flags a commit syncs data and then the meta page; with `NO_SYNC` it does not, and `force_sync` does. LMDB's
+//! without flags a commit syncs the data and then, by `O_DSYNC`, the meta page; with `NO_SYNC` it does not, and `force_sync` does. LMDB's
 //! docs add that with `NO_SYNC` a power cut can corrupt the database unless the file system keeps the order of writes.
 //! Each call is a transaction: a write transaction cannot be kept for another thread's call, and reads would not see
 //! its records. Reads open one of their own, so threads do not wait for one another, and hand the map's bytes over.

@@ -4,6 +4,8 @@
 //! each operation" or `OnDelay`, `range` to read, `truncate`. All retained records are in memory and reads come from
 //! there ("all retained data can fit in RAM"); the files are read at the opening only. One queue here.
 //!
+//! Its source: a sync writes the process's own buffer to the file, and no file is ever synced.
+//!
 //! The calls are async over tokio's files: a runtime of one thread drives them, under the lock that their `&mut`
 //! needs. Reads share the lock.
 
