@@ -247,10 +247,11 @@ fn frames(task: &Task<'_>) -> Result<f64> {
     Ok(best)
 }
 
-/// Walks along a store's frames, up to the first that is none; returns how many. The checksum is computed over what a
-/// reader computes it over, the seed aside, and so is compared with nothing.
+/// Walks along a store's frames, up to the first that is none; returns how many. The checksum is computed over as many
+/// bytes as a reader's, with zeros for the seed, and so is compared with nothing.
 fn walk(store: &[u8]) -> u64 {
     let mut rest = store.get(STORE_HEAD..).unwrap_or_default();
+    let fresh = crc32fast::Hasher::new();
     let mut count = 0;
     while let Some((header, behind)) = rest.split_first_chunk::<FRAME_HEADER>() {
         let word = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
@@ -259,10 +260,11 @@ fn walk(store: &[u8]) -> u64 {
         if kind != 1 && kind != 2 {
             break;
         }
-        let mut hasher = crc32fast::Hasher::new();
+        let mut hasher = fresh.clone();
         hasher.update(payload);
-        hasher.update(&header[4..]);
-        hasher.update(&[0; 4]);
+        let mut rest_of_header = [0; FRAME_HEADER];
+        rest_of_header[..FRAME_HEADER - 4].copy_from_slice(&header[4..]);
+        hasher.update(&rest_of_header);
         black_box(hasher.finalize());
         rest = behind.get(length.next_multiple_of(8)..).unwrap_or_default();
         count += 1;

@@ -80,7 +80,11 @@ impl Statistic {
             Better::More => most,
             Better::Less => least,
         };
-        Some(Statistic { best, median, spread: if median == 0.0 { 0.0 } else { (most - least) / median } })
+        Some(Statistic {
+            best,
+            median,
+            spread: if median == 0.0 { 0.0 } else { (most - least) / median.abs() },
+        })
     }
 }
 
