@@ -60,7 +60,7 @@ struct TableArguments {
     /// Small sizes and one round: shows that all works; the numbers are rough.
     #[arg(long)]
     quick: bool,
-    /// Only workloads whose names begin so, separated by commas.
+    /// Only workloads of these names, or whose names begin so, separated by commas.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Only these, separated by commas.

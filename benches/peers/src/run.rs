@@ -106,7 +106,7 @@ pub fn chosen_subjects(names: &[String]) -> Result<Vec<&'static dyn Kind>> {
         .collect())
 }
 
-/// The workloads whose names begin with one of those asked for, or all.
+/// The workloads that are called so or, where none is, whose names begin so; or all.
 fn chosen_workloads(settings: &Settings) -> Result<Vec<Box<dyn Workload>>> {
     let all = workloads::all();
     let names: Vec<_> = all.iter().map(|workload| workload.name().to_string()).collect();
@@ -114,9 +114,12 @@ fn chosen_workloads(settings: &Settings) -> Result<Vec<Box<dyn Workload>>> {
         let known = names.iter().any(|name| name.starts_with(only));
         ensure!(known, "no workload begins with {only}; there are: {}", names.join(", "));
     }
+    let is_meant = |only: &String, name: &str| {
+        if names.contains(only) { name == only } else { name.starts_with(only.as_str()) }
+    };
     let is_chosen = |workload: &dyn Workload| match settings.only.as_slice() {
         [] => workload.is_quick() || !settings.quick,
-        only => only.iter().any(|only| workload.name().starts_with(only)),
+        only => only.iter().any(|only| is_meant(only, workload.name())),
     };
     Ok(all.into_iter().filter(|workload| is_chosen(&**workload)).collect())
 }
