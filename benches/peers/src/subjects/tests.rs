@@ -15,7 +15,7 @@ const GIVEN_UP: u64 = 450;
 
 /// The record of this number: none like another, from nothing to more than one page long.
 fn payload(salt: u64, number: u64) -> Vec<u8> {
-    let length = if number % 97 == 0 { 9_000 } else { 16 + (number % 300) as usize };
+    let length = if number.is_multiple_of(97) { 9_000 } else { 16 + (number % 300) as usize };
     let mut payload: Vec<u8> = (0..length).map(|at| (at as u64 * 31 + number * 7 + salt) as u8).collect();
     payload[..8].copy_from_slice(&number.to_le_bytes());
     payload[8..16].copy_from_slice(&salt.to_le_bytes());
