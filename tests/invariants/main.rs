@@ -32,4 +32,5 @@ mod g10_full_disk;
 mod g11_destroys_nothing;
 mod mutants;
 mod opening;
+mod space_ahead_and_behind;
 mod worlds;
