@@ -215,6 +215,9 @@ impl Core {
 
     /// Waits until `group` is settled; leads a commit where nobody else does.
     pub(crate) fn wait(&self, group: &Arc<Group>) -> Result<()> {
+        if let Some(outcome) = group.outcome() {
+            return outcome;
+        }
         let _waiting = Waiting(group);
         loop {
             if let Some(outcome) = group.outcome() {

@@ -18,7 +18,7 @@
 use std::task::Waker;
 
 use crate::error::Result;
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::sync::thread::Thread;
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -46,36 +46,35 @@ struct GroupState {
 /// How many threads each thread wakes as it leaves.
 const WAKES_EACH: usize = 2;
 
-impl GroupState {
-    /// The threads to be woken next, of a settled group.
-    fn next_threads(&mut self) -> impl Iterator<Item = Waiter> + use<> {
-        let kept = self.waiters.len().saturating_sub(WAKES_EACH);
-        self.waiters.split_off(kept).into_iter()
-    }
-}
-
-/// A thread's wait for a group, from before it registers. As it ends it wakes the next.
-pub(crate) struct Waiting<'a>(pub(crate) &'a Group);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if self.0.settled.load(Ordering::Acquire) {
-            let next = self.0.state().next_threads();
-            next.for_each(Waiter::wake);
-        }
-    }
-}
-
 /// What one commit covers.
 #[derive(Default)]
 pub(crate) struct Group {
-    settled: AtomicBool,
+    /// [`OPEN`], [`DURABLE`] or [`FAILED`]: so that those who come later need no lock.
+    settled: AtomicU32,
+    /// Whether threads of the settled group are still to be woken.
+    chained: AtomicBool,
     state: Mutex<GroupState>,
 }
+
+const OPEN: u32 = 0;
+const DURABLE: u32 = 1;
+const FAILED: u32 = 2;
 
 impl std::fmt::Debug for Group {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Group({:?})", self.outcome())
+    }
+}
+
+/// The wait of a thread that may have registered. As it ends it wakes the next.
+pub(crate) struct Waiting<'a>(pub(crate) &'a Group);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.0.chained.load(Ordering::Acquire) {
+            let next = self.0.next_threads(&mut self.0.state());
+            next.into_iter().for_each(Waiter::wake);
+        }
     }
 }
 
@@ -85,26 +84,35 @@ impl Group {
     }
 
     /// The outcome, once there is one.
+    #[inline]
     pub(crate) fn outcome(&self) -> Option<Result<()>> {
-        if !self.settled.load(Ordering::Acquire) {
-            return None;
+        match self.settled.load(Ordering::Acquire) {
+            OPEN => None,
+            DURABLE => Some(Ok(())),
+            _ => self.state().outcome.clone(),
         }
-        self.state().outcome.clone()
     }
 
     /// Sets the outcome, unless there is one, and hands over those to be woken: the tasks, and the
     /// threads that begin the chain.
     pub(crate) fn settle(&self, outcome: Result<()>) -> Vec<Waiter> {
         let mut state = self.state();
-        if state.outcome.is_none() {
-            state.outcome = Some(outcome);
-        }
-        self.settled.store(true, Ordering::Release);
+        let settled = if state.outcome.get_or_insert(outcome).is_ok() { DURABLE } else { FAILED };
         let waiters = std::mem::take(&mut state.waiters);
         let (mut first, threads) = waiters.into_iter().partition(|waiter| matches!(waiter, Waiter::Task(_)));
         state.waiters = threads;
-        first.extend(state.next_threads());
+        first.extend(self.next_threads(&mut state));
+        // Last of all: whoever sees it sees the rest.
+        self.settled.store(settled, Ordering::Release);
         first
+    }
+
+    /// The threads to be woken next, of a settled group.
+    fn next_threads(&self, state: &mut GroupState) -> Vec<Waiter> {
+        let kept = state.waiters.len().saturating_sub(WAKES_EACH);
+        let next = state.waiters.split_off(kept);
+        self.chained.store(kept > 0, Ordering::Release);
+        next
     }
 
     /// Registers a waiter; gives the outcome instead where it is there already.
