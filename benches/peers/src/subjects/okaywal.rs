@@ -84,6 +84,15 @@ struct Records {
     /// The number of the first in `places`.
     first: u64,
     places: VecDeque<(EntryId, LogPosition)>,
+    /// Those below this number are committed. `read_at` would make the others durable too, but may find a chunk of
+    /// which only the beginning has left the writer's buffer.
+    readable: u64,
+}
+
+impl Records {
+    fn end(&self) -> u64 {
+        self.first + self.places.len() as u64
+    }
 }
 
 #[derive(Debug, Default)]
@@ -179,6 +188,8 @@ fn recover(directory: &Path, shared: &Arc<Shared>) -> io::Result<WriteAheadLog> 
     if let Some(mut replay) = lock(&shared.replay).take() {
         replay.send();
     }
+    let mut records = lock(&shared.records);
+    records.readable = records.end();
     log
 }
 
@@ -197,8 +208,14 @@ impl Open {
         let places: io::Result<Vec<_>> =
             payloads.iter().map(|payload| Ok((id, entry.write_chunk(payload)?.position))).collect();
         // Before the commit lets the next writer in, so that the numbers follow the entries.
-        lock(&self.shared.records).places.extend(places?);
+        let end = {
+            let mut records = lock(&self.shared.records);
+            records.places.extend(places?);
+            records.end()
+        };
         entry.commit()?;
+        let mut records = lock(&self.shared.records);
+        records.readable = records.readable.max(end);
         Ok(())
     }
 
@@ -257,8 +274,8 @@ impl Subject for Open {
     fn read(&self, number: u64, visit: &mut dyn FnMut(&[u8])) -> Result<()> {
         let place = {
             let records = lock(&self.shared.records);
-            let index = number.checked_sub(records.first).context(NO_SUCH_RECORD)?;
-            records.places.get(usize::try_from(index)?).copied()
+            ensure!((records.first..records.readable).contains(&number), NO_SUCH_RECORD);
+            records.places.get(usize::try_from(number - records.first)?).copied()
         };
         let (_, position) = place.context(NO_SUCH_RECORD)?;
         let log = self.log.read().unwrap_or_else(PoisonError::into_inner);
