@@ -73,7 +73,7 @@ struct TableArguments {
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     directory: PathBuf,
     /// How many seconds one process may take.
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 40)]
     patience: u64,
     /// Keeps everything in this file.
     #[arg(long)]
