@@ -506,10 +506,11 @@ pub(crate) fn scan_index(store: &Store, base: u64, count: u32, length: u64) -> M
         }
     };
     scan::scan(store, &extent, |frame| {
-        if frame.header.kind.is_record() && frame.header.ordinal < count {
-            // A gap's entries say "no frame". Ordinals ascend, and positions in a store always fit.
-            leave_out_up_to(frame.header.ordinal);
-            let _ = index.push(frame.position);
+        let ordinal = frame.header.ordinal;
+        // Ordinals ascend; a gap's entries say "no frame".
+        if frame.header.kind.is_record() && (index.len()..count).contains(&ordinal) {
+            leave_out_up_to(ordinal);
+            let _ = index.push(frame.position); // Positions in a store always fit.
         }
     });
     leave_out_up_to(count);

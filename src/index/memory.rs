@@ -1,38 +1,37 @@
 //! The index of a segment that is being written, in memory.
 //!
-//! It owns the law and the entries, and how one writer publishes both to readers without a lock. It does not
-//! know what a position means, nor the forms on disk. Invariant: below the count a record is found by the
-//! law, or by an entry that is whole.
+//! It owns how positions are kept, and how one writer publishes them to readers without a lock. It does not
+//! know what a position means, nor the forms on disk. Invariant: below the count a record is found.
 //!
-//! Most logs have records of one size, whose frames are equally far apart. So an index begins as a *law*: the
-//! unit of the first record and the stride to each next one, and no memory for any of them. The first record
-//! that does not follow ends the law's *reach*; it and all behind it have entries.
+//! There are three ways to keep a position, as in the forms on disk. A segment goes from each to the next at the
+//! first record that does not fit, and stays there:
+//!
+//! - By the *law*, as long as all frames have one size: the unit of the first and the stride to each next one.
+//!   That takes no memory, and most logs have records of one size.
+//! - *Narrow*, in blocks of 64: a u32 for the block and a u16 above it for each.
+//! - *Wide*, a u32 for each: where a frame is damaged, or a block has more than 512 KiB, so that there are few.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+mod chunks;
+
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use super::{NO_FRAME, UNIT_BYTES, unit_of};
 use crate::sync;
+use chunks::Chunks;
 
-/// The reach of a law that every record follows. There is no record of this ordinal.
+/// The reach of what every record fits so far. There is no record of this ordinal.
 const ENDLESS: u32 = u32::MAX;
-/// Chunks of one length: four of them double what there is, so that each is at most a quarter of it.
-const CHUNKS_OF_A_LENGTH_BITS: u32 = 2;
-/// The first chunks have `1 << FIRST_CHUNK_BITS` entries.
-const FIRST_CHUNK_BITS: u32 = 8;
-/// Enough chunks for every entry that a `u32` can number.
-const CHUNKS: usize = 89;
+const BLOCK: usize = super::BLOCK_RECORDS as usize;
 
 /// The index of a segment that is being written: one writer appends, many readers look up without a
 /// lock.
 ///
-/// Entries have 4 bytes and are in chunks that are never moved; memory is at most a quarter more than they
-/// need, and 1 KiB. Why not a `Vec` behind a lock, or an `ArcSwap` of one: the one makes readers wait for
-/// the writer, the other copies what it has whenever it grows.
+/// Entries are in chunks that are never moved. Why not a `Vec` behind a lock, or an `ArcSwap` of one: the one
+/// makes readers wait for the writer, the other copies what it has whenever it grows.
 ///
 /// `count` publishes everything else. A law is set before the count says that two records are there, and
-/// its reach before the count goes beyond it; neither changes again below the count. So a reader who sees a
-/// record counted, finds it: whether he sees the reach of that moment or a later one, it tells the same of his
+/// each reach before the count goes beyond it; none of them changes again below the count. So a reader who sees a
+/// record counted, finds it: whether he sees a reach of that moment or a later one, it tells the same of his
 /// record. Only [`MemoryIndex::truncate`] takes something back.
 #[derive(Debug)]
 pub(crate) struct MemoryIndex {
@@ -40,23 +39,36 @@ pub(crate) struct MemoryIndex {
     first: AtomicU32,
     /// From one unit to the next, modulo 2^32: then the law can say whatever was pushed, in any order.
     stride: AtomicU32,
-    /// The first record that has an entry.
-    reach: AtomicU32,
-    chunks: Box<[OnceLock<Box<[AtomicU32]>>]>,
+    /// How many records follow the law. Those behind are counted anew, from 0.
+    lawful: AtomicU32,
+    blocks: Chunks<Block, BLOCK>,
+    /// How many records behind the law are in blocks. Those behind are counted anew, from 0.
+    narrow: AtomicU32,
+    wide: Chunks<AtomicU32, 1>,
     /// How many records count: what publishes them.
     count: sync::atomic::AtomicU32,
 }
 
-/// The chunk that holds an entry, and the place in it.
-#[inline]
-fn place_of(entry: u32) -> (usize, usize) {
-    // As if there were four chunks before the first: then a chunk's number is in the upper bits of this one.
-    let number = u64::from(entry) + (1 << (FIRST_CHUNK_BITS + CHUNKS_OF_A_LENGTH_BITS));
-    let bits = number.ilog2() - CHUNKS_OF_A_LENGTH_BITS;
-    // Its upper three bits, less the highest, which is always set; and four chunks for each doubling before.
-    let upper = (number >> bits) as usize - (1 << CHUNKS_OF_A_LENGTH_BITS);
-    let chunk = ((bits - FIRST_CHUNK_BITS) << CHUNKS_OF_A_LENGTH_BITS) as usize + upper;
-    (chunk, (number & ((1 << bits) - 1)) as usize)
+/// The units of neighbours.
+#[derive(Debug)]
+struct Block {
+    /// The first one's.
+    base: AtomicU32,
+    /// How far each is above it.
+    above: [AtomicU16; BLOCK],
+}
+
+impl Default for Block {
+    fn default() -> Self {
+        Self { base: AtomicU32::new(0), above: [const { AtomicU16::new(0) }; BLOCK] }
+    }
+}
+
+/// Where a record's unit is kept.
+enum Kept {
+    ByLaw,
+    Narrow(u32),
+    Wide(u32),
 }
 
 impl MemoryIndex {
@@ -65,8 +77,10 @@ impl MemoryIndex {
         Self {
             first: AtomicU32::new(0),
             stride: AtomicU32::new(0),
-            reach: AtomicU32::new(ENDLESS),
-            chunks: (0..CHUNKS).map(|_| OnceLock::new()).collect(),
+            lawful: AtomicU32::new(ENDLESS),
+            blocks: Chunks::new(),
+            narrow: AtomicU32::new(ENDLESS),
+            wide: Chunks::new(),
             count: sync::atomic::AtomicU32::new(0),
         }
     }
@@ -82,12 +96,13 @@ impl MemoryIndex {
         let unit = unit_of(position)?;
         let ordinal = self.count.load(Ordering::Relaxed);
         let next = ordinal.checked_add(1)?;
-        match ordinal.checked_sub(self.reach.load(Ordering::Relaxed)) {
-            None if unit == self.unit_by_law(ordinal) => {}
-            None => self.change_law(ordinal, unit)?,
-            Some(entry) => self.set_entry(entry, unit)?,
+        match self.kept(ordinal) {
+            Kept::ByLaw if unit == self.unit_by_law(ordinal) => {}
+            Kept::ByLaw => self.change_law(ordinal, unit)?,
+            Kept::Narrow(record) => self.push_narrow(record, unit)?,
+            Kept::Wide(record) => self.push_wide(record, unit)?,
         }
-        // Release: whoever sees the count sees the law, its reach and the entry too.
+        // Release: whoever sees the count sees the law, each reach and the entry too.
         self.count.store(next, Ordering::Release);
         Some(ordinal)
     }
@@ -99,19 +114,45 @@ impl MemoryIndex {
             0 => self.first.store(unit, Ordering::Relaxed),
             1 => self.stride.store(unit.wrapping_sub(self.unit_by_law(0)), Ordering::Relaxed),
             _ => {
-                self.set_entry(0, unit)?;
-                self.reach.store(ordinal, Ordering::Relaxed);
+                self.push_narrow(0, unit)?;
+                self.lawful.store(ordinal, Ordering::Relaxed);
             }
         }
         Some(())
     }
 
     #[inline]
-    fn set_entry(&self, entry: u32, unit: u32) -> Option<()> {
-        let (chunk, place) = place_of(entry);
-        let entries = self.chunks.get(chunk)?.get_or_init(|| new_chunk(chunk));
-        entries.get(place)?.store(unit, Ordering::Relaxed);
+    fn push_narrow(&self, record: u32, unit: u32) -> Option<()> {
+        let (block, place) = self.blocks.get_or_grow(record)?;
+        if place == 0 {
+            block.base.store(unit, Ordering::Relaxed);
+        }
+        let above = unit.checked_sub(block.base.load(Ordering::Relaxed)).map(u16::try_from);
+        match (above, block.above.get(place)) {
+            (Some(Ok(above)), Some(entry)) => entry.store(above, Ordering::Relaxed),
+            _ => {
+                self.push_wide(0, unit)?;
+                self.narrow.store(record, Ordering::Relaxed);
+            }
+        }
         Some(())
+    }
+
+    #[inline]
+    fn push_wide(&self, record: u32, unit: u32) -> Option<()> {
+        self.wide.get_or_grow(record)?.0.store(unit, Ordering::Relaxed);
+        Some(())
+    }
+
+    #[inline]
+    fn kept(&self, ordinal: u32) -> Kept {
+        let Some(unlawful) = ordinal.checked_sub(self.lawful.load(Ordering::Relaxed)) else {
+            return Kept::ByLaw;
+        };
+        match unlawful.checked_sub(self.narrow.load(Ordering::Relaxed)) {
+            None => Kept::Narrow(unlawful),
+            Some(wide) => Kept::Wide(wide),
+        }
     }
 
     #[inline]
@@ -131,12 +172,14 @@ impl MemoryIndex {
         if ordinal >= self.len() {
             return None;
         }
-        let unit = match ordinal.checked_sub(self.reach.load(Ordering::Relaxed)) {
-            None => self.unit_by_law(ordinal),
-            Some(entry) => {
-                let (chunk, place) = place_of(entry);
-                self.chunks.get(chunk)?.get()?.get(place)?.load(Ordering::Relaxed)
+        let unit = match self.kept(ordinal) {
+            Kept::ByLaw => self.unit_by_law(ordinal),
+            Kept::Narrow(record) => {
+                let (block, place) = self.blocks.get(record)?;
+                let above = block.above.get(place)?.load(Ordering::Relaxed);
+                block.base.load(Ordering::Relaxed).wrapping_add(u32::from(above))
             }
+            Kept::Wide(record) => self.wide.get(record)?.0.load(Ordering::Relaxed),
         };
         (unit != 0).then_some(u64::from(unit) * UNIT_BYTES)
     }
@@ -150,13 +193,18 @@ impl MemoryIndex {
     /// Forgets the records from ordinal `count` on; no effect where there are no more than that.
     /// For the one writer: a group that could not be written is cut. Memory is kept for the next.
     pub(crate) fn truncate(&self, count: u32) {
-        if count < self.count.load(Ordering::Relaxed) {
-            if count <= self.reach.load(Ordering::Relaxed) {
-                // All that is left follows the law, so what comes next may too.
-                self.reach.store(ENDLESS, Ordering::Relaxed);
-            }
-            self.count.store(count, Ordering::Release);
+        if count >= self.count.load(Ordering::Relaxed) {
+            return;
         }
+        // Where all that is left fits, what comes next may fit too.
+        let unlawful = count.saturating_sub(self.lawful.load(Ordering::Relaxed));
+        if unlawful <= self.narrow.load(Ordering::Relaxed) {
+            self.narrow.store(ENDLESS, Ordering::Relaxed);
+        }
+        if unlawful == 0 {
+            self.lawful.store(ENDLESS, Ordering::Relaxed);
+        }
+        self.count.store(count, Ordering::Release);
     }
 
     /// The positions of the first `count` records, [`NO_FRAME`] for damaged and missing ones: what
@@ -164,12 +212,6 @@ impl MemoryIndex {
     pub(crate) fn positions(&self, count: u32) -> impl Iterator<Item = u64> + Clone {
         (0..count).map(|ordinal| self.get(ordinal).unwrap_or(NO_FRAME))
     }
-}
-
-#[cold]
-fn new_chunk(chunk: usize) -> Box<[AtomicU32]> {
-    let doublings = chunk >> CHUNKS_OF_A_LENGTH_BITS;
-    (0..1usize << FIRST_CHUNK_BITS << doublings).map(|_| AtomicU32::new(0)).collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
+use super::chunks::{CHUNKS, place_of, records_of};
 use super::*;
 
 /// Units are small in these tests: `unit * 8`.
@@ -36,8 +37,9 @@ fn check(index: &MemoryIndex, positions: &[u64]) {
     assert_eq!(all, [positions, &[NO_FRAME, NO_FRAME]].concat());
 }
 
-fn entries_of(index: &MemoryIndex) -> usize {
-    index.chunks.iter().filter_map(|chunk| chunk.get()).map(|chunk| chunk.len()).sum()
+/// For how many narrow and wide records there is memory.
+fn memory_of(index: &MemoryIndex) -> (usize, usize) {
+    (index.blocks.records(), index.wide.records())
 }
 
 /// `count` positions that follow a law.
@@ -50,7 +52,7 @@ fn records_of_one_size_take_no_memory() {
     let positions = lawful(128, 20, 500_000);
     let index = filled(&positions);
     check(&index, &positions);
-    assert_eq!(entries_of(&index), 0);
+    assert_eq!(memory_of(&index), (0, 0));
 }
 
 #[test]
@@ -79,12 +81,12 @@ fn whatever_comes_first_can_make_a_law() {
     ] {
         let index = filled(&positions);
         check(&index, &positions);
-        assert_eq!(entries_of(&index), 0, "{positions:?}");
+        assert_eq!(memory_of(&index), (0, 0), "{positions:?}");
     }
     let positions = [&[NO_FRAME], &lawful(128, 4, 300)[..]].concat();
     let index = filled(&positions);
     check(&index, &positions);
-    assert_eq!(index.reach.load(Ordering::Relaxed), 2);
+    assert_eq!(index.lawful.load(Ordering::Relaxed), 2);
 }
 
 #[test]
@@ -100,76 +102,112 @@ fn what_is_no_position_is_not_taken() {
 }
 
 #[test]
-fn a_cut_on_either_side_of_the_reach_leaves_what_is_below() {
-    for reach in 0..8 {
-        for cut in 0..14 {
-            for then in [lawful(128, 4, 14)[cut..].to_vec(), lawful(129, 5, 9), vec![NO_FRAME; 3]] {
-                let mut positions = lawful(128, 4, reach);
-                positions.extend(lawful(200, 3, 12 - reach));
-                let index = filled(&positions);
-                let cut = cut.min(positions.len());
-                index.truncate(u32::try_from(cut).unwrap());
-                positions.truncate(cut);
-                check(&index, &positions);
-                append(&index, &then);
-                positions.extend(&then);
-                check(&index, &positions);
-                // No effect: there are not so many.
-                index.truncate(1000);
-                check(&index, &positions);
+fn blocks_end_at_the_first_record_that_does_not_fit() {
+    // Behind the law of the first two: 200 narrow ones, the last of them as high above its block as can be.
+    let mut positions = lawful(128, 4, 2);
+    positions.extend(lawful(200, 3, 192));
+    positions.extend(lawful(2000, 3, 7));
+    positions.push(at(2000 + 65_535));
+    let index = filled(&positions);
+    check(&index, &positions);
+    assert_eq!(memory_of(&index), (256, 0));
+    for odd in [NO_FRAME, at(1999), at(2000 + 65_536), at(u32::MAX)] {
+        index.truncate(202);
+        let mut positions = positions.clone();
+        positions.extend([odd, at(70_000), NO_FRAME, at(u32::MAX), at(1)]);
+        append(&index, &positions[202..]);
+        check(&index, &positions);
+        assert_eq!(memory_of(&index), (256, 256));
+    }
+}
+
+#[test]
+fn a_cut_anywhere_leaves_what_is_below() {
+    const COUNT: u32 = 12;
+    for lawful_until in 0..8 {
+        for narrow_until in lawful_until..10 {
+            for cut in 0..=COUNT as usize {
+                for then in [lawful(128, 4, 14)[cut..].to_vec(), lawful(129, 5, 9), vec![NO_FRAME; 3]] {
+                    let mut positions = lawful(128, 4, lawful_until);
+                    positions.extend(lawful(200, 3, narrow_until - lawful_until));
+                    positions.extend(lawful(1 << 20, 1 << 18, COUNT - narrow_until));
+                    let index = filled(&positions);
+                    index.truncate(u32::try_from(cut).unwrap());
+                    positions.truncate(cut);
+                    check(&index, &positions);
+                    append(&index, &then);
+                    positions.extend(&then);
+                    check(&index, &positions);
+                    // No effect: there are not so many.
+                    index.truncate(1000);
+                    check(&index, &positions);
+                }
             }
         }
     }
 }
 
 #[test]
-fn after_a_cut_the_law_goes_on() {
+fn after_a_cut_what_fits_is_kept_as_before() {
     let index = filled(&lawful(128, 4, 100));
-    append(&index, &[at(9000), at(9003), at(9006)]);
-    assert_eq!(entries_of(&index), 256);
+    append(&index, &[at(9000), at(9003), at(9006), NO_FRAME]);
+    assert_eq!(memory_of(&index), (256, 256));
+    // Back to blocks: they are the first to grow.
+    index.truncate(102);
+    let mut positions = [lawful(128, 4, 100), lawful(9000, 3, 1000)].concat();
+    append(&index, &positions[102..]);
+    check(&index, &positions);
+    let narrow = memory_of(&index);
+    assert!(narrow.0 >= 1000 && narrow.1 == 256);
+    // And to the law: nothing grows.
     index.truncate(60);
-    append(&index, &lawful(128, 4, 5000)[60..]);
-    check(&index, &lawful(128, 4, 5000));
-    assert_eq!(entries_of(&index), 256);
+    positions = lawful(128, 4, 5000);
+    append(&index, &positions[60..]);
+    check(&index, &positions);
+    assert_eq!(memory_of(&index), narrow);
 }
 
 #[test]
 fn chunks_follow_one_another_without_a_gap() {
     let mut start = 0u64;
     for chunk in 0..CHUNKS {
-        let length = 256u64 << (chunk / 4);
+        let length = records_of(chunk) as u64;
         let last = u32::try_from(start + length - 1).unwrap_or(u32::MAX);
         assert_eq!(place_of(u32::try_from(start).unwrap()), (chunk, 0));
         assert_eq!(place_of(last), (chunk, usize::try_from(u64::from(last) - start).unwrap()));
-        // What is there once the chunk is, is at most a quarter more than its first entry needs, and 1 KiB.
-        assert!(start + length <= start + start / 4 + 256);
+        // What there is at its first record is at most a quarter more than there are, and 256.
+        assert!(length <= start / 4 + 256);
         start += length;
     }
-    assert!(start - (256 << 22) <= u64::from(u32::MAX) && start > u64::from(u32::MAX));
-    for chunk in 0..20 {
-        assert_eq!(new_chunk(chunk).len(), 256 << (chunk / 4));
-    }
+    assert!(start > u64::from(u32::MAX));
+    assert_eq!(place_of(u32::MAX).0, CHUNKS - 1);
 }
 
 #[test]
-fn entries_take_little_more_than_they_need() {
-    let index = filled(&lawful(128, 4, 1000));
-    for entry in 1..100_000 {
-        index.push(at(10_000 + 3 * entry)).unwrap();
-        let needed = entry as usize;
-        assert!(entries_of(&index) <= needed + needed / 4 + 256, "{entry} entries");
+fn memory_is_little_more_than_the_records_need() {
+    assert_eq!(size_of::<Block>(), 4 + 2 * 64);
+    let narrow = filled(&lawful(128, 4, 1000));
+    let wide = filled(&[at(128), at(132), at(200), NO_FRAME]);
+    for record in 1..100_000 {
+        narrow.push(at(10_000 + 3 * record)).unwrap();
+        wide.push(at(10_000 + 3 * record)).unwrap();
+        let most = record as usize + record as usize / 4 + 257;
+        let (narrow, wide) = (memory_of(&narrow), memory_of(&wide));
+        assert!(narrow.0 <= most && narrow.1 == 0, "{narrow:?} for {record}");
+        assert!(wide.0 == 256 && wide.1 <= most, "{wide:?} for {record}");
     }
 }
 
-/// Lengths of which the first half are alike.
+/// Lengths of which the first third is alike, and the last third large.
 fn unit_of_record(ordinal: u32) -> u32 {
-    const ALIKE: u32 = 100_000;
-    128 + 2 * ordinal.min(ALIKE) + 3 * ordinal.saturating_sub(ALIKE)
+    const THIRD: u32 = 70_000;
+    let (second, last) = (ordinal.saturating_sub(THIRD), ordinal.saturating_sub(2 * THIRD));
+    128 + 2 * ordinal + 3 * second + 2000 * last
 }
 
 #[test]
-fn readers_see_whole_records_while_the_law_ends() {
-    const RECORDS: u32 = 200_000;
+fn readers_see_whole_records_while_the_forms_change() {
+    const RECORDS: u32 = 210_000;
     let index = MemoryIndex::new();
     std::thread::scope(|scope| {
         for _ in 0..3 {
@@ -192,32 +230,35 @@ fn readers_see_whole_records_while_the_law_ends() {
 
 #[test]
 fn readers_below_a_cut_notice_nothing() {
-    const KEPT: u32 = 3;
-    let index = filled(&lawful(128, 4, KEPT));
+    // Two by the law, and some in a block.
+    const KEPT: u32 = 5;
+    let kept = [lawful(128, 4, 2), lawful(300, 7, KEPT - 2)].concat();
+    let index = filled(&kept);
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
-                    for ordinal in 0..KEPT {
-                        assert_eq!(index.get(ordinal), Some(at(128 + 4 * ordinal)));
+                    for (ordinal, position) in (0..).zip(&kept) {
+                        assert_eq!(index.get(ordinal), Some(*position));
                     }
                 }
             });
         }
         for round in 0..20_000 {
-            // Each round ends the law elsewhere, by another unit.
-            let lawful_until = KEPT + round % 5;
-            for ordinal in KEPT..lawful_until {
+            // Each round ends the law and the blocks elsewhere, by other units.
+            for ordinal in KEPT..KEPT + round % 5 {
                 index.push(at(128 + 4 * ordinal)).unwrap();
             }
-            index.push(at(1000 + round)).unwrap();
+            for step in 0..1 + round % 3 {
+                index.push(at(1000 + round + 3 * step)).unwrap();
+            }
             index.push(NO_FRAME).unwrap();
             index.truncate(KEPT);
         }
         done.store(true, Ordering::Relaxed);
     });
-    check(&index, &lawful(128, 4, KEPT));
+    check(&index, &kept);
 }
 
 #[derive(Debug, Clone)]
