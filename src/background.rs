@@ -1,7 +1,8 @@
 //! Background work: the committer and the keeper.
 //!
 //! It owns the two threads, or their inline stand-in on a simulated disk. The committer commits
-//! where submitted bytes have no leader; the keeper prepares segments ahead and seals those behind.
+//! where submitted bytes have no leader; the keeper prepares segments ahead, seals those behind, and removes
+//! files that were let go of.
 //! It decides nothing about what they do. Invariant: both threads end before the last handle is
 //! gone.
 
@@ -87,6 +88,7 @@ fn keeper(core: &Core) {
             if let Err(error) = core.keep(None) {
                 tracing::debug!(%error, "nothing prepared ahead for now");
             }
+            core.dropped.remove_all(&core.place);
         } else {
             thread::park();
         }
@@ -113,6 +115,7 @@ impl Core {
         if self.signal.is_demanded(Signal::KEEP) && self.options.disk.random() & 1 == 0 {
             self.signal.take(Signal::KEEP);
             let _ = self.keep(None);
+            self.dropped.remove_all(&self.place);
         }
     }
 }

@@ -19,6 +19,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::disk::Background;
+use crate::dropped::Dropped;
 use crate::error::{Error, Result};
 use crate::frame::{self, Header, Kind, Lag, PayloadChecksum};
 use crate::group::{Group, Waiter, Waiting};
@@ -54,6 +55,8 @@ pub(crate) struct WriteStage {
     syncing_bytes: u64,
     /// Where the next frame will be written, and the offset it will have: the place for a mark.
     mark_place: Option<(Arc<Store>, u64, u32)>,
+    /// Sealed stores with reserved space that nobody will use, and where they end.
+    untrimmed: Vec<(Arc<Store>, u64)>,
 }
 
 /// Counters for `stats`: nothing is decided by them, so they stay std's.
@@ -76,6 +79,7 @@ pub(crate) struct Core {
     pub(crate) write_stage: Mutex<WriteStage>,
     pub(crate) writer: Mutex<Writer>,
     pub(crate) table: ArcSwap<Table>,
+    pub(crate) dropped: Dropped,
     pub(crate) truncations: Truncations,
     pub(crate) next_offset: AtomicU64,
     pub(crate) durable_end: AtomicU64,
@@ -146,6 +150,7 @@ impl Core {
             next_offset: AtomicU64::new(writer.next_offset()),
             writer: Mutex::new(writer),
             table: ArcSwap::from_pointee(table),
+            dropped: Dropped::default(),
             truncations: Truncations::default(),
             durable_end: AtomicU64::new(durable_end),
             written_end: AtomicU64::new(durable_end),
@@ -272,7 +277,7 @@ impl Core {
 
     /// Writes what is encoded, fsyncs every dirty store, and publishes the durable end or poisons.
     fn commit(&self, _leader: &Leader<'_>, wakes: &mut Wakes) -> Result<()> {
-        let (dirty, groups, end) = {
+        let (dirty, groups, end, untrimmed) = {
             let mut stage = lock(&self.write_stage);
             if let Err(error) = self.check_poison() {
                 let mut groups = std::mem::take(&mut stage.written_groups);
@@ -285,7 +290,8 @@ impl Core {
             stage.syncing_bytes = std::mem::take(&mut stage.unsynced_bytes);
             // The groups stay in the stage until they are settled: whatever happens to this thread,
             // whoever poisons the log finds them there.
-            (std::mem::take(&mut stage.dirty), stage.written_groups.len(), end)
+            let untrimmed = std::mem::take(&mut stage.untrimmed);
+            (std::mem::take(&mut stage.dirty), stage.written_groups.len(), end, untrimmed)
         };
         let unsynced = match dirty.len() {
             all if mutant::on(Mutant::AckBeforeFsync) => all,
@@ -309,7 +315,25 @@ impl Core {
             let groups = groups.min(stage.written_groups.len());
             wakes.settle(stage.written_groups.drain(..groups), &Ok(()));
         }
+        self.trim(&untrimmed, wakes)?;
         self.leave_mark(end);
+        Ok(())
+    }
+
+    /// Gives back what sealed stores have reserved and do not use, durably: a crash must not bring back what others
+    /// have used meanwhile. Here, as nobody but the leader fsyncs a store.
+    fn trim(&self, untrimmed: &[(Arc<Store>, u64)], wakes: &mut Wakes) -> Result<()> {
+        for (store, end) in untrimmed {
+            if let Err(error) = store.trim(*end) {
+                tracing::debug!(%error, "reserved space stays");
+                continue;
+            }
+            self.counters.fsyncs.fetch_add(1, Ordering::Relaxed);
+            if let Err(error) = store.sync() {
+                let mut stage = lock(&self.write_stage);
+                return Err(self.poison(&mut stage, error, wakes));
+            }
+        }
         Ok(())
     }
 
@@ -490,10 +514,18 @@ impl Core {
 }
 
 impl WriteStage {
+    /// Has the next commit give back what a sealed store has reserved and does not use, if that is worth it.
+    pub(crate) fn trim_later(&mut self, store: &Arc<Store>, end: u64) {
+        const WORTH: u64 = 512;
+        if store.reserved().saturating_sub(end) > end / WORTH {
+            self.untrimmed.push((store.clone(), end));
+        }
+    }
+
     /// Where small groups are fsynced, the blocks for the next ones are written in the same fsync: see
     /// [`Store::zero_ahead`]. Large groups gain less than the zeros cost, and a log that stays small needs none.
     fn zero_ahead(&self) {
-        const LARGEST_GROUP: u64 = 256 << 10;
+        const LARGEST_GROUP: u64 = 128 << 10;
         const SMALLEST_STORE: u64 = 32 << 10;
         const GROUPS_AHEAD: u64 = 16;
         const LEAST_AHEAD: u64 = 64 << 10;

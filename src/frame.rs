@@ -11,6 +11,8 @@
 
 mod tail;
 
+use std::sync::LazyLock;
+
 use crate::mutant::{self, Mutant};
 
 /// Bytes of a frame's header.
@@ -200,7 +202,9 @@ impl PayloadChecksum {
     /// Hashes a payload.
     #[inline]
     pub fn of(payload: &[u8]) -> PayloadChecksum {
-        PayloadChecksum(crc32fast::hash(payload))
+        // One for the whole process: what this processor can do is asked once, and not for every record.
+        static HASHER: LazyLock<PayloadHasher> = LazyLock::new(PayloadHasher::new);
+        HASHER.of(payload)
     }
 
     /// A payload's checksum that was computed elsewhere (piece by piece).

@@ -7,11 +7,15 @@
 //! docs/ARCHITECTURE.md draws the house, docs/GUARANTEES.md says what is promised.
 
 mod background;
+#[cfg(feature = "_bench")]
+#[doc(hidden)]
+pub mod bench;
 mod builder;
 pub mod carve;
 mod commit;
 mod directory;
 pub mod disk;
+mod dropped;
 mod error;
 pub mod frame;
 mod group;

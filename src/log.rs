@@ -118,8 +118,7 @@ impl Log {
     pub fn append(&self, record: impl AsRef<[u8]>) -> Result<u64> {
         let record = record.as_ref();
         let bytes = writer::batch_bytes(std::iter::once(record), self.core().options.max_record_bytes)?;
-        let hashed = [(record, PayloadChecksum::of(record))];
-        Ok(self.core().append(&hashed, bytes, None)?.start)
+        Ok(self.core().append(&[(record, PayloadChecksum::of(record))], bytes, None)?.start)
     }
 
     /// Appends records, all or none of which survive a crash; returns their offsets.
@@ -131,8 +130,7 @@ impl Log {
         I: IntoIterator<Item = R>,
         R: AsRef<[u8]>,
     {
-        let records: Vec<R> = records.into_iter().collect();
-        let (hashed, bytes) = self.hash(&records)?;
+        let (hashed, bytes) = self.hash(records)?;
         self.core().append(&hashed, bytes, None)
     }
 
@@ -145,8 +143,7 @@ impl Log {
         I: IntoIterator<Item = R>,
         R: AsRef<[u8]>,
     {
-        let records: Vec<R> = records.into_iter().collect();
-        let (hashed, bytes) = self.hash(&records)?;
+        let (hashed, bytes) = self.hash(records)?;
         self.core().append(&hashed, bytes, Some(expected))
     }
 
@@ -170,14 +167,13 @@ impl Log {
         I: IntoIterator<Item = R>,
         R: AsRef<[u8]>,
     {
-        let records: Vec<R> = records.into_iter().collect();
-        let (hashed, bytes) = self.hash(&records)?;
+        let (hashed, bytes) = self.hash(records)?;
         self.ticket(&hashed, bytes)
     }
 
-    fn ticket(&self, hashed: &[Hashed<'_>], bytes: u64) -> Result<Ticket> {
+    fn ticket<R: AsRef<[u8]>>(&self, hashed: &[Hashed<R>], bytes: u64) -> Result<Ticket> {
         let core = self.core();
-        let (offsets, group) = core.accept(hashed, bytes, None)?;
+        let (offsets, group) = core.accept(hashed, bytes, None, |group| group.clone())?;
         if core.options.durability == Durability::Always {
             core.signal.demand(Signal::COMMIT);
         }
@@ -185,10 +181,14 @@ impl Log {
         Ok(Ticket { core: core.clone(), group, offsets, polled: false })
     }
 
-    fn hash<'a, R: AsRef<[u8]>>(&self, records: &'a [R]) -> Result<(Vec<Hashed<'a>>, u64)> {
-        let payloads = records.iter().map(AsRef::as_ref);
+    fn hash<R: AsRef<[u8]>>(&self, records: impl IntoIterator<Item = R>) -> Result<(Vec<Hashed<R>>, u64)> {
+        let hashed = |record: R| {
+            let checksum = PayloadChecksum::of(record.as_ref());
+            (record, checksum)
+        };
+        let hashed: Vec<Hashed<R>> = records.into_iter().map(hashed).collect();
+        let payloads = hashed.iter().map(|(record, _)| record.as_ref());
         let bytes = writer::batch_bytes(payloads, self.core().options.max_record_bytes)?;
-        let hashed = records.iter().map(|r| (r.as_ref(), PayloadChecksum::of(r.as_ref()))).collect();
         Ok((hashed, bytes))
     }
 
@@ -366,15 +366,21 @@ impl Options {
 }
 
 impl Core {
-    fn append(&self, batch: &[Hashed<'_>], bytes: u64, expected: Option<u64>) -> Result<Range<u64>> {
+    fn append<R: AsRef<[u8]>>(
+        &self,
+        batch: &[Hashed<R>],
+        bytes: u64,
+        expected: Option<u64>,
+    ) -> Result<Range<u64>> {
         if batch.is_empty() {
             let writer = lock(&self.writer);
             writer.check_gate()?;
             check_expected(expected, writer.next_offset())?;
             return Ok(writer.next_offset()..writer.next_offset());
         }
-        let (offsets, group) = self.accept(batch, bytes, expected)?;
-        if self.options.durability == Durability::Always {
+        let always = self.options.durability == Durability::Always;
+        let (offsets, group) = self.accept(batch, bytes, expected, |group| always.then(|| group.clone()))?;
+        if let Some(group) = group {
             self.wait(&group)?;
         }
         if self.background == Background::Inline {
@@ -383,13 +389,15 @@ impl Core {
         Ok(offsets)
     }
 
-    /// Gives a batch its offsets and encodes it.
-    fn accept(
+    /// Gives a batch its offsets and encodes it. `take` keeps the group, where somebody will wait for it: to count
+    /// one more reference costs as much as the lock.
+    fn accept<R: AsRef<[u8]>, G>(
         &self,
-        batch: &[Hashed<'_>],
+        batch: &[Hashed<R>],
         bytes: u64,
         expected: Option<u64>,
-    ) -> Result<(Range<u64>, Arc<Group>)> {
+        take: impl Fn(&Arc<Group>) -> G,
+    ) -> Result<(Range<u64>, G)> {
         loop {
             let mut writer = lock(&self.writer);
             self.check_poison()?;
@@ -402,14 +410,25 @@ impl Core {
                     table
                 });
                 self.signal.demand(Signal::KEEP);
-            })?;
+            });
+            let room = match room {
+                // Files that are let go of hold what is missing.
+                Err(error) if error.is_no_space() => {
+                    drop(writer);
+                    if self.dropped.remove_all(&self.place) {
+                        continue;
+                    }
+                    return Err(error);
+                }
+                room => room?,
+            };
             match room {
                 Room::Ready | Room::ReserveAhead => {
                     if matches!(room, Room::ReserveAhead) {
                         self.signal.demand(Signal::KEEP);
                     }
                     let offsets = writer.encode(batch, bytes, self.durable_end.load(Ordering::Relaxed));
-                    let group = writer.group().clone();
+                    let group = take(writer.group());
                     let pending = writer.pending_bytes();
                     self.next_offset.store(offsets.end, Ordering::Release);
                     drop(writer);
@@ -434,7 +453,10 @@ impl Core {
                 }
                 Room::NeedsSpares(needed) => {
                     drop(writer);
-                    self.keep(Some(needed))?;
+                    match self.keep(Some(needed)) {
+                        Err(error) if error.is_no_space() && self.dropped.remove_all(&self.place) => {}
+                        kept => kept?,
+                    }
                 }
             }
         }

@@ -39,6 +39,22 @@ impl Place {
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
+
+    /// Removes the files of segments that no manifest names any more: what stays behind is removed by the next
+    /// opening.
+    pub(crate) fn remove_files(&self, ids: &[u64]) {
+        for id in ids {
+            for name in [names::store(*id), names::index(*id)] {
+                let path = self.path(&name);
+                match disk::retry_interrupted(|| self.disk.remove(&path)) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        tracing::warn!(file = %path.display(), %error, "a dropped file stays until the next opening");
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
 }
 
 /// Where a sealed segment ends.

@@ -348,7 +348,7 @@ impl Store {
     /// blocks that were written before: no extent has to be converted for them, which the filesystem would do
     /// through its journal. The bytes there are zeros before and after, so a failure takes nothing from anybody.
     pub(crate) fn zero_ahead(&self, end: u64, ahead: u64) -> io::Result<()> {
-        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         let zeroed = self.zeroed.load(Ordering::Relaxed);
         let until = end.saturating_add(ahead).min(self.reserved());
         let mut position = zeroed.max(end);

@@ -247,6 +247,9 @@ impl Core {
                 // The one in memory serves as well.
                 Err(error) => tracing::warn!(%error, "a sealed segment could not be opened anew"),
             }
+            if let Ok(store) = rolled.segment.store() {
+                lock(&self.write_stage).trim_later(store, seal.length);
+            }
             lock(&self.writer).rolled.pop_front();
             tracing::debug!(segment = rolled.segment.id, next_offset = seal.next_offset, "sealed");
         }
@@ -277,19 +280,6 @@ impl Core {
             }
             table
         });
-    }
-
-    /// Removes a dropped segment's files. They are unnamed: what stays behind is removed by the
-    /// next opening.
-    fn remove_files(&self, ids: &[u64]) {
-        for id in ids {
-            for name in [names::store(*id), names::index(*id)] {
-                let path = self.place.path(&name);
-                if let Err(error) = remove_if_present(self.place.disk.as_ref(), &path) {
-                    tracing::warn!(file = %path.display(), %error, "a dropped file stays until the next opening");
-                }
-            }
-        }
     }
 
     /// See [`Log::put_meta`](crate::Log::put_meta).
@@ -336,7 +326,7 @@ impl Core {
         let mut edits = vec![Edit::TruncateFront { offset }];
         edits.extend(dropped.iter().map(|id| Edit::Drop { id: *id, quarantine: false }));
         if mutant::on(Mutant::FilesBeforeEdit) {
-            self.remove_files(&dropped);
+            self.place.remove_files(&dropped);
         }
         if !mutant::on(Mutant::FrontWithoutEdit) {
             self.edit(&mut structure, edits)?;
@@ -384,10 +374,14 @@ impl Core {
         Ok(())
     }
 
-    /// After a truncation's edit: the files go, and what is missing is prepared.
+    /// After a truncation's edit: the files go (at once where space is short), and what is missing is prepared.
     fn let_go(&self, structure: &mut Guard<'_>, dropped: &[u64]) {
-        self.remove_files(dropped);
+        self.dropped.add(dropped);
         structure.restock();
+        if !structure.has_ballast() {
+            self.dropped.remove_all(&self.place);
+            structure.restock();
+        }
         lock(&self.writer).has_ballast = structure.has_ballast();
         self.signal.demand(Signal::KEEP);
     }
@@ -516,7 +510,8 @@ impl Core {
         #[cfg(feature = "_mutants")]
         self.write_stale_seals(&mut structure).map_err(|failure| self.failed(failure))?;
         self.edit(&mut structure, edits)?;
-        self.remove_files(&spares);
+        self.place.remove_files(&spares);
+        self.dropped.remove_all(&self.place);
         // Reserved space would only look like waste now. Nothing promised depends on it.
         if let Some(active) = &active
             && let Err(error) = active.store.trim(length)

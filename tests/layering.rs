@@ -36,6 +36,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("carve", &["frame", "scan", "store"]),
     ("index", &["error", "frame", "sync"]),
     ("segment", &["disk", "error", "frame", "index", "names", "scan", "store", "sync"]),
+    ("dropped", &["segment", "sync"]),
     ("segment_writer", &["error", "frame", "index", "store"]),
     ("manifest", &["disk", "error", "frame", "names", "scan"]),
     ("directory", &["disk", "error", "manifest"]),
@@ -89,8 +90,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "commit",
         &[
-            "disk", "error", "frame", "group", "manifest", "options", "segment", "signal", "store", "sync",
-            "table", "writer",
+            "disk", "dropped", "error", "frame", "group", "manifest", "options", "segment", "signal",
+            "store", "sync", "table", "writer",
         ],
     ),
     (

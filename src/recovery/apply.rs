@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::plan::{Copy, CopyPiece, Moved, Plan};
-use crate::disk::{self, Disk, OpenMode};
+use crate::disk::{self, Disk, DiskFile, OpenMode};
 use crate::error::{Damage, Error, Result};
 use crate::frame::{self, HEADER_BYTES, HEADER_LENGTH, PayloadChecksum, Seed};
 use crate::index::MemoryIndex;
@@ -159,6 +159,7 @@ fn fill_copy(
     Ok(Copied { store, index })
 }
 
+/// Copies frames, each checked once more on its way.
 fn copy_piece(
     writer: &mut SegmentWriter,
     disk: &dyn Disk,
@@ -170,14 +171,10 @@ fn copy_piece(
     let file = disk::retry_interrupted(|| disk.open(&path, OpenMode::Read))
         .map_err(|error| Error::io("opening", &path, None, error))?;
     let seed = Seed::of_segment(uuid, piece.id);
+    let mut bytes = PieceBytes { file, path: &path, end: piece.positions.end, start: 0, buffer: Vec::new() };
     let mut position = piece.positions.start;
     let mut ordinal = piece.ordinals.start;
-    let mut payload = Vec::new();
     while ordinal < piece.ordinals.end {
-        let read = |buffer: &mut [u8], at: u64| {
-            disk::read_exact_at(file.as_ref(), buffer, at)
-                .map_err(|error| Error::io("reading", &path, Some(at), error))
-        };
         let changed = || -> Error {
             Damage {
                 directory: directory.to_path_buf(),
@@ -189,27 +186,59 @@ fn copy_piece(
             }
             .into()
         };
-        let mut head = [0; HEADER_LENGTH];
-        read(&mut head, position)?;
-        let header =
-            frame::decode_header(&head).filter(|header| header.ordinal == ordinal).ok_or_else(changed)?;
-        let end = position.saturating_add(header.frame_bytes());
-        if end > piece.positions.end {
-            return Err(changed());
-        }
-        payload.resize(header.length as usize, 0);
-        read(&mut payload, position + HEADER_BYTES)?;
-        let checksum = PayloadChecksum::of(&payload);
-        if !frame::verifies(&head, checksum, seed) {
+        let header = bytes
+            .at(position, HEADER_BYTES)?
+            .and_then(frame::header_bytes)
+            .and_then(frame::decode_header)
+            .filter(|header| header.ordinal == ordinal)
+            .ok_or_else(changed)?;
+        let frame = bytes.at(position, header.frame_bytes())?.ok_or_else(changed)?;
+        let (head, rest) = frame.split_first_chunk::<HEADER_LENGTH>().ok_or_else(changed)?;
+        let payload = rest.get(..header.length as usize).ok_or_else(changed)?;
+        let checksum = PayloadChecksum::of(payload);
+        if !frame::verifies(head, checksum, seed) {
             return Err(changed());
         }
         if header.kind.is_record() {
-            writer.push(header.kind, &payload, checksum)?;
+            writer.push(header.kind, payload, checksum)?;
             ordinal = ordinal.saturating_add(1);
         }
-        position = end;
+        position = position.saturating_add(header.frame_bytes());
     }
     Ok(())
+}
+
+/// The bytes of a piece, read many frames at once.
+struct PieceBytes<'a> {
+    file: Arc<dyn DiskFile>,
+    path: &'a Path,
+    /// The position behind the piece.
+    end: u64,
+    /// Where the buffer was read from.
+    start: u64,
+    buffer: Vec<u8>,
+}
+
+impl PieceBytes<'_> {
+    /// `length` bytes at `position`; none where they reach beyond the piece.
+    fn at(&mut self, position: u64, length: u64) -> Result<Option<&[u8]>> {
+        const READ_BYTES: u64 = 1 << 20;
+        let held = self.start.saturating_add(self.buffer.len() as u64);
+        let Some(wanted) = position.checked_add(length).filter(|wanted| *wanted <= self.end) else {
+            return Ok(None);
+        };
+        if position < self.start || wanted > held {
+            let take = length.max(READ_BYTES).min(self.end.saturating_sub(position));
+            // Bounded: a frame's length by its header, and both by a file that is there.
+            self.buffer.resize(usize::try_from(take).unwrap_or(usize::MAX), 0);
+            self.start = position;
+            disk::read_exact_at(self.file.as_ref(), &mut self.buffer, position)
+                .map_err(|error| Error::io("reading", self.path, Some(position), error))?;
+        }
+        let from = usize::try_from(position.saturating_sub(self.start)).ok();
+        let to = usize::try_from(wanted.saturating_sub(self.start)).ok();
+        Ok(from.zip(to).and_then(|(from, to)| self.buffer.get(from..to)))
+    }
 }
 
 /// Moves a store to `quarantine/`, with a file beside it that says why.

@@ -392,6 +392,7 @@ impl Planner<'_> {
         let beyond = core.state.segments.iter().filter_map(|(id, state)| {
             let (seal, segment) = (state.seal?, self.segment(*id)?);
             let fresh = segment.state.seal.is_none() && seal.next_offset > proven.max(state.base?);
+            let fresh = fresh && !mutant::on(Mutant::RepairSealUnsynced);
             let unmended = !mends.iter().any(|mend| mend.id == *id);
             let (head, base) = (*segment.store.head()?, state.base?);
             (fresh && unmended && self.runs(*id).iter().any(|run| !run.ordinals.is_empty())).then_some(Mend {
@@ -533,6 +534,8 @@ impl Planner<'_> {
 
     fn why_out(&self, plan: &Plan, name: &str, dropped: &[(u64, &'static str)]) -> &'static str {
         let Some(id) = names::id_of_store(name) else { return "it belongs to no segment of the log" };
+        // What lies under another's name is judged as what it is.
+        let id = self.survey.misnamed.iter().find(|(_, under)| **under == id).map_or(id, |(own, _)| *own);
         let copied = plan.copy.iter().any(|copy| copy.pieces.iter().any(|piece| piece.id == id));
         if dropped.iter().any(|(gone, _)| *gone == id) {
             "it holds none of its segment's records"
@@ -543,6 +546,8 @@ impl Planner<'_> {
                 Some(_) => "its records were never proven acknowledged",
                 None => "nothing tells where its records belong, and they were never proven acknowledged",
             }
+        } else if self.survey.unplaced.contains(&id) {
+            "it holds records, and nothing tells where they belong"
         } else if self.segment(id).is_none() {
             "the log let go of it before"
         } else {

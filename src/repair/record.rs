@@ -14,7 +14,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::journal::{self, Journal};
+use super::journal::{self, Journal, PutIn};
 use crate::disk::{self, Disk, OpenMode};
 use crate::error::{Error, Result};
 use crate::manifest;
@@ -158,23 +158,15 @@ pub(super) fn check_untouched(
         })
     };
     for file in &journal.put_in {
-        let path = directory.join(&file.name);
-        let open = disk::retry_interrupted(|| disk.open(&path, OpenMode::Read));
-        let Ok(open) = open else { return refused(format!("{} is gone", file.name)) };
-        let length = disk::retry_interrupted(|| open.length())
-            .map_err(|error| Error::io("measuring", &path, None, error))?;
-        let mut same = length == file.length;
-        if let Some(checksum) = file.checksum.filter(|_| same && length <= manifest::MAX_FILE_BYTES) {
-            let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-            disk::read_exact_at(open.as_ref(), &mut bytes, 0)
-                .map_err(|error| Error::io("reading", &path, None, error))?;
-            same = crc32fast::hash(&bytes) == checksum;
-        }
-        if !same {
-            return refused(format!(
-                "{} is not as the repair left it: the log was opened for writing since",
-                file.name
-            ));
+        match is_as_left(disk, directory, file)? {
+            Some(true) => {}
+            None => return refused(format!("{} is gone", file.name)),
+            Some(false) => {
+                return refused(format!(
+                    "{} is not as the repair left it: the log was opened for writing since",
+                    file.name
+                ));
+            }
         }
     }
     for name in &journal.out {
@@ -186,6 +178,60 @@ pub(super) fn check_untouched(
     for name in journal.out.iter().filter(|name| !put_in.contains(name.as_str())) {
         if exists(disk, &directory.join(name))? {
             return refused(format!("there is a {name} again"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether `file` is in its place as the repair put it in; `None` where nothing there can be opened.
+fn is_as_left(disk: &dyn Disk, directory: &Path, file: &PutIn) -> Result<Option<bool>> {
+    let path = directory.join(&file.name);
+    let open = disk::retry_interrupted(|| disk.open(&path, OpenMode::Read));
+    let Ok(open) = open else { return Ok(None) };
+    let length = disk::retry_interrupted(|| open.length())
+        .map_err(|error| Error::io("measuring", &path, None, error))?;
+    let mut same = length == file.length;
+    if let Some(checksum) = file.checksum.filter(|_| same && length <= manifest::MAX_FILE_BYTES) {
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+        disk::read_exact_at(open.as_ref(), &mut bytes, 0)
+            .map_err(|error| Error::io("reading", &path, None, error))?;
+        same = crc32fast::hash(&bytes) == checksum;
+    }
+    Ok(Some(same))
+}
+
+/// Whether each file that a half-done repair or undo moved out is kept, or still in its place, or back there.
+///
+/// Once the last one is out, they all were: what has such a name, and is not aside, is what the repair put in.
+pub(super) fn check_kept(disk: &dyn Disk, directory: &Path, number: u64, journal: &Journal) -> Result<()> {
+    if mutant::on(Mutant::RepairUndoUnkept) {
+        return Ok(());
+    }
+    let place = place_of(directory, number);
+    let (new, old) = (place.join(NEW), place.join(OLD));
+    let mut all_out = match journal.out.last() {
+        Some(last) => exists(disk, &old.join(last))?,
+        None => false,
+    };
+    if let Some(manifest) = journal.put_in.iter().find(|file| file.checksum.is_some()) {
+        all_out |= is_as_left(disk, directory, manifest)? == Some(true);
+    }
+    let put_in: BTreeSet<&str> = journal.put_in.iter().map(|file| file.name.as_str()).collect();
+    for name in &journal.out {
+        if exists(disk, &old.join(name))? {
+            continue;
+        }
+        let replaced = all_out && put_in.contains(name.as_str()) && !exists(disk, &new.join(name))?;
+        if replaced || !exists(disk, &directory.join(name))? {
+            return Err(Error::RepairRefused {
+                why: format!(
+                    "{name}, which repair {number} moved out, is neither in {} nor in {}, so the repair cannot be taken back, \
+                     and nothing was moved. What it made is in these two, or in {}",
+                    old.display(),
+                    directory.display(),
+                    new.display()
+                ),
+            });
         }
     }
     Ok(())

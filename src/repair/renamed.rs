@@ -2,8 +2,8 @@
 //!
 //! It owns a view of a disk ([`Renamed`]) on which each such store has the name that its head says, so that
 //! whatever looks or copies finds it there. It passes everything else on. Invariant: a store counts as
-//! another segment's only where its head and its base sector, whose checksum names the segment, both say so,
-//! and where that segment's own name does not hold the segment already.
+//! another segment's only where what has a checksum that names the segment says so (its base sector, under a head that
+//! says the same, or its frames), and where that segment's own name does not hold the segment already.
 //!
 //! Why a view and not renaming first: until the plan is accepted nothing is changed.
 

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use super::journal::{self, Journal};
 use super::plan::Plan;
 use super::record::{
-    JOURNAL, JOURNAL_NEXT, NEW, OLD, Pending, UNDO, UNDOING, check_untouched, exists, last_done, numbers,
-    pending, place_of, read_journal, refuse_unfinished,
+    JOURNAL, JOURNAL_NEXT, NEW, OLD, Pending, UNDO, UNDOING, check_kept, check_untouched, exists, last_done,
+    numbers, pending, place_of, read_journal, refuse_unfinished,
 };
 use super::stage::{Room, stage, sync_dir, write_file};
 use super::survey::{Basis, Survey, survey};
@@ -68,9 +68,14 @@ fn create_dir(disk: &dyn Disk, path: &Path) -> Result<()> {
 /// # Errors
 /// As for the undo.
 pub fn undoable(disk: &dyn Disk, directory: &Path) -> Result<Undone> {
+    let half_done = |number, record| {
+        let journal = read_journal(disk, directory, number, record)?;
+        check_kept(disk, directory, number, &journal)?;
+        Ok::<_, Error>((number, journal))
+    };
     let (number, journal) = match pending(disk, directory)? {
-        Some(Pending::Repair { number }) => (number, read_journal(disk, directory, number, JOURNAL)?),
-        Some(Pending::Undo { number }) => (number, read_journal(disk, directory, number, UNDOING)?),
+        Some(Pending::Repair { number }) => half_done(number, JOURNAL)?,
+        Some(Pending::Undo { number }) => half_done(number, UNDOING)?,
         None => {
             let number = last_done(disk, directory)?;
             let journal = read_journal(disk, directory, number, UNDO)?;
@@ -189,9 +194,12 @@ impl Session {
     /// whatever the disk says.
     pub fn undo(&self) -> Result<Undone> {
         let number = match self.pending()? {
-            Some(Pending::Undo { number }) => number,
+            Some(Pending::Undo { number }) => {
+                self.check_kept(number, UNDOING)?;
+                number
+            }
             Some(Pending::Repair { number }) => {
-                self.read_journal(number, JOURNAL)?;
+                self.check_kept(number, JOURNAL)?;
                 self.begin_undoing(number, JOURNAL)?
             }
             None => {
@@ -203,6 +211,11 @@ impl Session {
         };
         let journal = self.read_journal(number, UNDOING)?;
         self.move_back(number, &journal)
+    }
+
+    /// Nothing is let go of, and nothing is moved, unless everything can come back.
+    fn check_kept(&self, number: u64, record: &str) -> Result<()> {
+        check_kept(self.disk.as_ref(), &self.directory, number, &self.read_journal(number, record)?)
     }
 
     fn begin_undoing(&self, number: u64, record: &str) -> Result<u64> {
@@ -249,7 +262,8 @@ impl Session {
         let mut more = Vec::new();
         let out: BTreeSet<&str> = journal.out.iter().map(String::as_str).collect();
         for file in journal.put_in.iter().filter(|file| !out.contains(file.name.as_str())) {
-            if exists(disk, &self.directory.join(&file.name))? {
+            let in_the_way = exists(disk, &self.directory.join(&file.name))?;
+            if in_the_way && !mutant::on(Mutant::RepairMovedOver) {
                 more.push(file.name.clone());
             }
         }
@@ -365,19 +379,6 @@ impl Session {
         }
         sync_dir(disk, &self.directory)?;
         sync_dir(disk, &old)?;
-        // Nothing is let go of before everything is back.
-        for name in &journal.out {
-            if !exists(disk, &self.directory.join(name))? {
-                let why = format!(
-                    "{name} is in neither {} nor {}, so the undoing of repair {number} cannot end. What the repair had made \
-                     is in {}",
-                    self.directory.display(),
-                    old.display(),
-                    new.display()
-                );
-                return Err(Error::RepairRefused { why });
-            }
-        }
         manifest::file::remove_if_present(disk, &place.join(UNDOING))?;
         sync_dir(disk, &place)?;
         self.clear(number)?;

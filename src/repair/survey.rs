@@ -74,6 +74,8 @@ pub struct Survey {
     pub open_end: bool,
     /// Stores that lie under another segment's name.
     pub(super) misnamed: Misnamed,
+    /// Segments that hold records, whose place in the log nothing tells.
+    pub(super) unplaced: Vec<u64>,
 }
 
 impl Survey {
@@ -219,6 +221,7 @@ fn rebuild(
     let findings = inspect_as(disk, &directory, listing, reading(state), Depth::Everything)?;
     let mut survey = mended(disk, findings, Some(Rebuilt { why, unknown }))?;
     let reach = survey.findings.assessment.as_ref().map_or(0, |found| found.proven_end.max(found.valid_end));
+    survey.unplaced = settled.unplaced.clone();
     // A MANIFEST that is not to be used may still know of offsets that are taken.
     survey.open_end |= settled.unplaced_behind() || known_end.is_some_and(|end| end > reach);
     Ok(survey)
@@ -314,6 +317,7 @@ fn mended(disk: &dyn Disk, findings: Findings, rebuilt: Option<Rebuilt>) -> Resu
         rebuilt,
         open_end: false,
         misnamed: Misnamed::new(),
+        unplaced: Vec::new(),
     };
     let Reading::Whole { state, .. } = &survey.findings.manifest else { return Ok(survey) };
     let placed: Vec<(u64, u64)> = findings

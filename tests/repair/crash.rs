@@ -9,6 +9,7 @@ use stonelog::disk::sim::{Loss, SimDisk};
 use stonelog::repair::{Basis, Pending, Plan, pending};
 use stonelog::{Error, Options};
 
+use crate::common::files;
 use crate::golden::load;
 use crate::mended::{check, contents, lock, repair, session, undo};
 
@@ -173,4 +174,42 @@ fn an_undo_killed_at_any_step_goes_on() {
     }
     let _ = writeln!(std::io::stderr(), "undos killed: {counts:?}");
     assert!(counts["anew"] > 50 && counts["went on"] > 500 && counts["done"] > 50, "{counts:?}");
+}
+
+/// G11. An undo that was begun, or that begins at a repair that was killed, moves nothing and removes nothing once a file
+/// is gone that it would put back.
+#[test]
+fn an_undo_that_cannot_end_lets_go_of_nothing() {
+    let old = |name: &str| format!("/log/repair/1/old/{name}");
+    let all = |disk: &SimDisk| {
+        let mut files = files(disk);
+        files.remove("LOCK");
+        files
+    };
+    let mut refused = 0;
+    for log in LOGS {
+        let disk = load(log);
+        let repaired = disk.fork();
+        repair(&repaired, Basis::Manifest, None).unwrap();
+        let undone = |disk: &SimDisk| drop(lock(disk).and_then(|session| session.undo()));
+        let half = killed(&disk, try_repair).into_iter().chain(killed(&repaired, undone));
+        for (step, state) in half.filter(|(_, state)| begun(state).is_some()).step_by(7) {
+            let kept = state.file_names(old(""));
+            for gone in kept.iter().map(std::slice::from_ref).chain([kept.as_slice()]) {
+                let state = state.fork();
+                gone.iter().for_each(|name| state.remove_file(old(name)).unwrap());
+                if gone.is_empty() {
+                    continue;
+                }
+                let (before, began) = (all(&state), begun(&state));
+                let name = format!("{log}, {step}, without {gone:?}");
+                let error = session(&state).undo().expect_err(&name);
+                assert!(matches!(error, Error::RepairRefused { .. }), "{name}: {error}");
+                assert!(all(&state) == before, "{name}: something was moved");
+                assert_eq!(begun(&state), began, "{name}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 500, "{refused}");
 }

@@ -109,6 +109,39 @@ fn records_behind_an_unproven_hole_are_kept_on_request() {
     assert!(matches!(log.read(7), Err(Error::Lost { .. })));
 }
 
+/// G6. A failed fsync leaves records in the page cache alone. What is sealed by the caller's word is written anew
+/// before it is served: nobody proved that it is on the disk.
+#[test]
+fn what_the_caller_vouches_for_survives_a_power_cut() {
+    use stonelog::disk::sim::{Fault, Loss};
+    let mut tried = 0;
+    for nth in 1..=4 {
+        let disk = SimDisk::new(1);
+        let log = crate::common::manual(&disk).open("/log").unwrap();
+        crate::common::append(&log, 60);
+        disk.inject(Fault::sync_error(nth));
+        let failed = log.sync();
+        let rest = crate::common::killed(&disk);
+        drop(log);
+        if failed.is_ok() {
+            continue;
+        }
+        let stores = crate::common::take_apart(&rest).stores;
+        let struck = stores[0].frames.iter().find(|frame| frame.offset == Some(7)).unwrap();
+        rest.flip_bit(path(&stores[0].name), struck.position + 20, 1).unwrap();
+        let plan = repair(&rest, Basis::Manifest, Some(8)).unwrap();
+        assert_eq!(plan.to_accept(), [7..8], "{nth}: {plan:?}");
+        let dark = rest.fork();
+        dark.power_loss(Loss::Nothing);
+        for disk in [&rest, &dark] {
+            let records = crate::mended::check(disk, &plan, &format!("fsync {nth} failed"));
+            assert!(records.len() > 20 && records.iter().all(|(at, bytes)| *bytes == content(*at)), "{nth}");
+        }
+        tried += 1;
+    }
+    assert!(tried > 0);
+}
+
 /// An undo is for a log that nobody wrote to since.
 #[test]
 fn an_undo_is_refused_once_the_log_was_opened_for_writing() {

@@ -23,6 +23,7 @@ mod full_disk;
 mod golden;
 mod life;
 mod mended;
+mod misnamed;
 mod mutants;
 mod random;
 mod review;
