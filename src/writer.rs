@@ -22,8 +22,13 @@ use crate::segment::{Place, Segment};
 use crate::store::{self, FIRST_FRAME, FIRST_RESERVE, Store};
 
 /// Encoded bytes that wait to be written are bounded by this (and one batch), and those that are being written
-/// by as much again.
-pub(crate) const MOST_PENDING_BYTES: u64 = 2 << 20;
+/// by as much again: a piece of [`WRITE_EVERY_BYTES`](crate::commit::WRITE_EVERY_BYTES), and what comes while
+/// the one before is written.
+pub(crate) const MOST_PENDING_BYTES: u64 = 3 << 19;
+/// So many emptied buffers are kept: with a roll in what is written, and one in what waits, two are in use on
+/// either side. One that is freed and taken anew costs more than its bytes: allocators keep memory for each
+/// thread that took some.
+const MOST_RECYCLED: usize = 3;
 /// A buffer that had to be larger for one batch is not kept.
 const MOST_RECYCLED_BYTES: usize = 2 << 20;
 /// At most this many rolled segments wait to be sealed; then a roll waits. With them, the active
@@ -143,7 +148,7 @@ pub(crate) struct Writer {
     exposed_bytes: u64,
     last_group_bytes: u64,
     group: Arc<Group>,
-    /// Emptied buffers: memory that is used again is less than memory that is freed and taken anew.
+    /// Emptied buffers.
     recycled: Vec<Vec<u8>>,
     pub(crate) gate: Gate,
     /// A change of structure wants the writer to itself: appenders wait at the structure's lock.
@@ -414,7 +419,6 @@ impl Writer {
 
     /// Takes a buffer back, for the next chunk.
     pub(crate) fn recycle(&mut self, mut bytes: Vec<u8>) {
-        const MOST_RECYCLED: usize = 2;
         if self.recycled.len() < MOST_RECYCLED && bytes.capacity() <= MOST_RECYCLED_BYTES {
             bytes.clear();
             self.recycled.push(bytes);
@@ -468,8 +472,8 @@ impl Writer {
     }
 }
 
-/// Makes a buffer large enough for `more` bytes. In powers of two, as they are: what is bounded by
-/// [`MOST_PENDING_BYTES`] never has more than that, which doubling from any length would give it.
+/// Makes a buffer large enough for `more` bytes, by powers of two: as long as it has no more than
+/// [`MOST_PENDING_BYTES`], it can be recycled. (A `Vec` doubles whatever length it has.)
 #[inline]
 fn make_capacity(buffer: &mut Vec<u8>, more: u64) {
     let more = usize::try_from(more).unwrap_or(usize::MAX);
