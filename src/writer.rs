@@ -479,7 +479,7 @@ fn make_capacity(buffer: &mut Vec<u8>, more: u64) {
     let more = usize::try_from(more).unwrap_or(usize::MAX);
     if buffer.capacity() - buffer.len() < more {
         let needed = buffer.len().saturating_add(more);
-        let wanted = needed.checked_next_power_of_two().unwrap_or(needed);
+        let wanted = if needed <= MOST_RECYCLED_BYTES { needed.next_power_of_two() } else { needed };
         buffer.reserve_exact(wanted - buffer.len());
     }
 }
