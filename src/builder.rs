@@ -25,7 +25,6 @@ use crate::directory::durable_directory;
 use crate::disk::{self, Disk, DiskLock, LockAttempt};
 use crate::error::{Error, Result};
 use crate::frame::{HEADER_BYTES, Kind, MAX_PAYLOAD_BYTES, PayloadChecksum, frame_bytes};
-use crate::index;
 use crate::manifest::edit::{check_meta_size, check_meta_total};
 use crate::manifest::file::ManifestFile;
 use crate::manifest::{Close, Seal, SegmentState, State};
@@ -300,10 +299,8 @@ impl LogBuilder {
         writer.trim()?;
         writer.sync()?;
         let length = writer.length();
-        let (_, memory) = current.writer.publish();
-        let positions: Vec<u64> =
-            (0..memory.len()).map(|n| memory.get(n).unwrap_or(index::NO_FRAME)).collect();
-        segment::write_index(&self.place, current.id, length, &positions)?;
+        let (_, index) = current.writer.publish();
+        segment::write_index(&self.place, current.id, length, &index, index.len())?;
         let now = self.disk.now_millis();
         let seal = Seal { next_offset, length, first_millis: now, last_millis: now };
         let state = SegmentState { base: Some(current.base), born: None, seal: Some(seal) };

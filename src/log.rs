@@ -427,7 +427,7 @@ impl Core {
                     if matches!(room, Room::ReserveAhead) {
                         self.signal.demand(Signal::KEEP);
                     }
-                    let offsets = writer.encode(batch, self.durable_end.load(Ordering::Relaxed));
+                    let offsets = writer.encode(batch, bytes, self.durable_end.load(Ordering::Relaxed));
                     let group = take(writer.group());
                     let pending = writer.pending_bytes();
                     self.next_offset.store(offsets.end, Ordering::Release);

@@ -73,7 +73,7 @@ pub(crate) struct Segment {
     store: OnceLock<Arc<Store>>,
     index: SegmentIndex,
     /// What a scan finds, once an index in memory led wrong: it was read from a file, too.
-    scanned: OnceLock<Vec<u64>>,
+    scanned: OnceLock<MemoryIndex>,
     /// Serialises opening and rebuilding.
     opening: Mutex<()>,
     first_millis: AtomicU64,
@@ -276,9 +276,9 @@ impl Segment {
         let disk_failed = matches!(&failed, Some((_, ReadFailure::Io(error)))
             if error.kind() != std::io::ErrorKind::UnexpectedEof);
         if let Some(index) = self.memory_index().filter(|_| !disk_failed) {
-            let position = self.scanned(store, index.len()).get(ordinal as usize).copied();
+            let position = self.scanned(store, index.len()).get(ordinal);
             let known = failed.as_ref().map(|(position, _)| *position);
-            if let Some(position) = position.filter(|at| *at != index::NO_FRAME && Some(*at) != known)
+            if let Some(position) = position.filter(|at| Some(*at) != known)
                 && let Ok((payload, header)) = store.read(position, ordinal, verify, self.place.use_maps)
             {
                 return Ok((payload, position.saturating_add(header.frame_bytes())));
@@ -299,16 +299,16 @@ impl Segment {
     }
 
     /// Where the records of an active segment are, by a scan that is made once, when its index led wrong.
-    fn scanned(&self, store: &Store, count: u32) -> &[u64] {
-        if let Some(positions) = self.scanned.get() {
-            return positions;
+    fn scanned(&self, store: &Store, count: u32) -> &MemoryIndex {
+        if let Some(index) = self.scanned.get() {
+            return index;
         }
         let _guard = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(positions) = self.scanned.get() {
-            return positions;
+        if let Some(index) = self.scanned.get() {
+            return index;
         }
-        let positions = scan_positions(store, self.base, count, store.published());
-        self.scanned.get_or_init(|| positions)
+        let index = scan_index(store, self.base, count, store.published());
+        self.scanned.get_or_init(|| index)
     }
 
     /// The position behind the record before `offset`, checked against frames: where a cut may go.
@@ -326,9 +326,16 @@ impl Segment {
         }
     }
 
-    /// All positions up to `count`, for a new index file.
-    pub(crate) fn positions(&self, count: u32) -> Result<Vec<u64>> {
-        (0..count).map(|ordinal| Ok(self.position(ordinal)?.unwrap_or(index::NO_FRAME))).collect()
+    /// Writes a new index file, of the first `count` records in the first `length` bytes of the store.
+    pub(crate) fn write_index(&self, count: u32, length: u64) -> Result<()> {
+        if let Some(index) = self.memory_index() {
+            return write_index(&self.place, self.id, length, index, count);
+        }
+        let index = MemoryIndex::new();
+        for ordinal in 0..count {
+            let _ = index.push(self.position(ordinal)?.unwrap_or(index::NO_FRAME)); // An index had it: it fits.
+        }
+        write_index(&self.place, self.id, length, &index, count)
     }
 
     /// The offset behind the last record that the store can hold, whatever was stated of it.
@@ -378,8 +385,8 @@ impl Segment {
         // A Seal may state any length; what the file has decides how many records it can hold.
         let end = self.sealed.map_or(0, |sealed| sealed.next_offset);
         let count = record_count(self.base, end, length.min(store.published()));
-        let positions = scan_positions(store, self.base, count, length);
-        let bytes = encode_index(&self.place.uuid, self.id, length, &positions, count);
+        let scanned = scan_index(store, self.base, count, length);
+        let bytes = encode_index(&self.place.uuid, self.id, length, &scanned, count);
         let fits = count == self.count();
         let kept =
             fits && self.place.writable && write_index_bytes(&self.place, self.id, &bytes, false).is_ok();
@@ -485,26 +492,22 @@ pub(crate) fn reopen_active_index(
     count: u32,
     length: u64,
 ) -> MemoryIndex {
-    let memory = MemoryIndex::new();
-    let loaded = FileIndex::load(place, store.id(), count, length);
-    let from_file = loaded.and_then(|index| {
-        (0..count)
-            .map(|ordinal| index.lookup(ordinal).map(|found| found.unwrap_or(index::NO_FRAME)))
-            .collect::<std::io::Result<Vec<u64>>>()
-            .map_err(|error| error.to_string())
+    let loaded = FileIndex::load(place, store.id(), count, length).and_then(|file| {
+        let memory = MemoryIndex::new();
+        for ordinal in 0..count {
+            let position = file.lookup(ordinal).map_err(|error| error.to_string())?;
+            let _ = memory.push(position.unwrap_or(index::NO_FRAME)); // An index had it: it fits.
+        }
+        Ok(memory)
     });
-    let positions = from_file.unwrap_or_else(|defect| {
+    loaded.unwrap_or_else(|defect| {
         tracing::info!(segment = store.id(), %defect, "index not usable: rebuilding it from the store");
-        scan_positions(store, base, count, length)
-    });
-    for position in positions {
-        let _ = memory.push(position); // Positions in a store always fit.
-    }
-    memory
+        scan_index(store, base, count, length)
+    })
 }
 
-/// Scans a store for the positions of its first `count` records; 0 where none is intact.
-pub(crate) fn scan_positions(store: &Store, base: u64, count: u32, length: u64) -> Vec<u64> {
+/// Scans a store for its first `count` records: [`index::NO_FRAME`] where none is intact.
+pub(crate) fn scan_index(store: &Store, base: u64, count: u32, length: u64) -> MemoryIndex {
     let extent = Extent {
         seed: store.seed(),
         start: FIRST_FRAME,
@@ -512,33 +515,44 @@ pub(crate) fn scan_positions(store: &Store, base: u64, count: u32, length: u64) 
         base: Some(base),
         ordinal_end: Some(count),
     };
-    let mut positions = Vec::new();
+    let index = MemoryIndex::new();
+    let leave_out_up_to = |ordinal: u32| {
+        for _ in index.len()..ordinal {
+            let _ = index.push(index::NO_FRAME);
+        }
+    };
     scan::scan(store, &extent, |frame| {
-        if frame.header.kind.is_record() && frame.header.ordinal < count {
-            // A gap's entries say "no frame"; ordinals ascend, so this never writes backwards.
-            positions.resize(frame.header.ordinal as usize, index::NO_FRAME);
-            positions.push(frame.position);
+        let ordinal = frame.header.ordinal;
+        // Ordinals ascend; a gap's entries say "no frame".
+        if frame.header.kind.is_record() && (index.len()..count).contains(&ordinal) {
+            leave_out_up_to(ordinal);
+            let _ = index.push(frame.position); // Positions in a store always fit.
         }
     });
-    positions.resize(count as usize, index::NO_FRAME);
-    positions
+    leave_out_up_to(count);
+    index
 }
 
 pub(crate) fn encode_index(
     uuid: &[u8; 16],
     id: u64,
     store_length: u64,
-    positions: &[u64],
+    index: &MemoryIndex,
     count: u32,
 ) -> Vec<u8> {
     let identity = IndexIdentity { segment_id: id, seed: Seed::of_segment(uuid, id).value() };
-    index::encode(&identity, store_length, positions.iter().copied(), count)
+    index::encode(&identity, store_length, index.positions(count), count)
 }
 
 /// Writes a segment's index file whole: temporary name, fsync, rename.
-pub(crate) fn write_index(place: &Place, id: u64, store_length: u64, positions: &[u64]) -> Result<()> {
-    let count = u32::try_from(positions.len()).unwrap_or(u32::MAX);
-    let bytes = encode_index(&place.uuid, id, store_length, positions, count);
+pub(crate) fn write_index(
+    place: &Place,
+    id: u64,
+    store_length: u64,
+    index: &MemoryIndex,
+    count: u32,
+) -> Result<()> {
+    let bytes = encode_index(&place.uuid, id, store_length, index, count);
     write_index_bytes(place, id, &bytes, true)
 }
 

@@ -19,7 +19,7 @@ use crate::manifest::{Close, Edit, Seal};
 use crate::mutant::{self, Mutant};
 use crate::names;
 use crate::options::MAX_OFFSET;
-use crate::segment::{self, SealedEnd, Segment};
+use crate::segment::{SealedEnd, Segment};
 use crate::signal::Signal;
 use crate::store::{self, FIRST_FRAME, FIRST_RESERVE, Head, Origin, Store};
 use crate::sync::MutexGuard;
@@ -259,10 +259,7 @@ impl Core {
     /// rebuilt when it is read.
     fn write_index_of(&self, segment: &Segment, seal: Seal) {
         let count = u32::try_from(seal.next_offset.saturating_sub(segment.base)).unwrap_or(u32::MAX);
-        let written = segment
-            .positions(count)
-            .and_then(|positions| segment::write_index(&self.place, segment.id, seal.length, &positions));
-        if let Err(error) = written {
+        if let Err(error) = segment.write_index(count, seal.length) {
             tracing::warn!(segment = segment.id, %error, "no index written; it will be rebuilt when needed");
         }
     }

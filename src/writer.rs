@@ -21,8 +21,16 @@ use crate::options::MAX_BATCH_BYTES;
 use crate::segment::{Place, Segment};
 use crate::store::{self, FIRST_FRAME, FIRST_RESERVE, Store};
 
-/// Encoded bytes that wait to be written are bounded by this (and one batch).
-pub(crate) const MOST_PENDING_BYTES: u64 = 8 << 20;
+/// Encoded bytes that wait to be written are bounded by this (and one batch), and those that are being written
+/// by as much again: a piece of [`WRITE_EVERY_BYTES`](crate::commit::WRITE_EVERY_BYTES), and what comes while
+/// the one before is written.
+pub(crate) const MOST_PENDING_BYTES: u64 = 3 << 19;
+/// So many emptied buffers are kept: with a roll in what is written, and one in what waits, two are in use on
+/// either side. One that is freed and taken anew costs more than its bytes: allocators keep memory for each
+/// thread that took some.
+const MOST_RECYCLED: usize = 3;
+/// A buffer that had to be larger for one batch is not kept.
+const MOST_RECYCLED_BYTES: usize = 2 << 20;
 /// At most this many rolled segments wait to be sealed; then a roll waits. With them, the active
 /// one and the spares, at most eight segments are unsealed.
 pub(crate) const MOST_ROLLED: usize = 4;
@@ -140,6 +148,7 @@ pub(crate) struct Writer {
     exposed_bytes: u64,
     last_group_bytes: u64,
     group: Arc<Group>,
+    /// Emptied buffers.
     recycled: Vec<Vec<u8>>,
     pub(crate) gate: Gate,
     /// A change of structure wants the writer to itself: appenders wait at the structure's lock.
@@ -341,9 +350,14 @@ impl Writer {
         self.active = Some(Active { segment, store, position: FIRST_FRAME });
     }
 
-    /// Encodes a batch for which there is room.
+    /// Encodes a batch of `bytes` of frames, for which there is room.
     #[inline]
-    pub(crate) fn encode<R: AsRef<[u8]>>(&mut self, batch: &[Hashed<R>], durable_end: u64) -> Range<u64> {
+    pub(crate) fn encode<R: AsRef<[u8]>>(
+        &mut self,
+        batch: &[Hashed<R>],
+        bytes: u64,
+        durable_end: u64,
+    ) -> Range<u64> {
         let first = self.next_offset;
         let Some(active) = &mut self.active else { return first..first };
         let continues = self.chunks.last().is_some_and(|chunk| Arc::ptr_eq(&chunk.store, &active.store));
@@ -360,6 +374,7 @@ impl Writer {
         let Some(chunk) = self.chunks.last_mut() else { return first..first };
         let seed = active.store.seed();
         let before = chunk.bytes.len();
+        make_capacity(&mut chunk.bytes, bytes);
         for (index, (payload, checksum)) in batch.iter().enumerate() {
             let payload = payload.as_ref();
             let offset = self.next_offset;
@@ -402,10 +417,8 @@ impl Writer {
         }
     }
 
-    /// Takes an emptied buffer back for the next chunk.
+    /// Takes a buffer back, for the next chunk.
     pub(crate) fn recycle(&mut self, mut bytes: Vec<u8>) {
-        const MOST_RECYCLED: usize = 2;
-        const MOST_RECYCLED_BYTES: usize = 16 << 20;
         if self.recycled.len() < MOST_RECYCLED && bytes.capacity() <= MOST_RECYCLED_BYTES {
             bytes.clear();
             self.recycled.push(bytes);
@@ -456,6 +469,18 @@ impl Writer {
         self.chunks.clear();
         self.spares = fresh.into_iter().collect();
         self.next_offset = next_offset;
+    }
+}
+
+/// Makes a buffer large enough for `more` bytes, by powers of two: as long as it has no more than
+/// [`MOST_PENDING_BYTES`], it can be recycled. (A `Vec` doubles whatever length it has.)
+#[inline]
+fn make_capacity(buffer: &mut Vec<u8>, more: u64) {
+    let more = usize::try_from(more).unwrap_or(usize::MAX);
+    if buffer.capacity() - buffer.len() < more {
+        let needed = buffer.len().saturating_add(more);
+        let wanted = if needed <= MOST_RECYCLED_BYTES { needed.next_power_of_two() } else { needed };
+        buffer.reserve_exact(wanted - buffer.len());
     }
 }
 

@@ -323,7 +323,7 @@ fn the_system_is_named_in_one_place() {
     }
     for needle in ["std::thread", "arc_swap", "shuttle::"] {
         let named = who_names(needle);
-        let tests = "index/tests.rs";
+        let tests = "index/memory/tests.rs";
         assert!(
             named.iter().all(|path| path == "sync.rs" || path == tests),
             "{needle} is named in {named:?}"

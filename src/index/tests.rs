@@ -3,7 +3,6 @@
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
-use super::memory::{CHUNKS, place_of};
 use super::*;
 
 const IDENTITY: IndexIdentity = IndexIdentity { segment_id: 12, seed: 0x5eed };
@@ -231,71 +230,6 @@ fn hostile_entries_lead_nowhere() {
             }
         }
     }
-}
-
-#[test]
-fn memory_follows_the_records() {
-    let index = MemoryIndex::new();
-    assert_eq!((index.len(), index.get(0)), (0, None));
-    for number in 0..10_000 {
-        assert_eq!(index.push(1024 + u64::from(number) * 16), Some(number));
-    }
-    for number in 0..10_000 {
-        assert_eq!(index.get(number), Some(1024 + u64::from(number) * 16));
-    }
-    assert_eq!((index.len(), index.get(10_000), index.get(u32::MAX)), (10_000, None, None));
-    let entries: usize = index.chunks.iter().filter_map(|chunk| chunk.get()).map(|chunk| chunk.len()).sum();
-    assert_eq!(entries, 1024 + 2048 + 4096 + 8192);
-
-    index.truncate(20_000);
-    assert_eq!(index.len(), 10_000);
-    index.truncate(3000);
-    assert_eq!((index.len(), index.get(2999), index.get(3000)), (3000, Some(49_008), None));
-    assert_eq!(index.push(NO_FRAME), Some(3000));
-    assert_eq!(index.push((1 << 35) - 8), Some(3001));
-    assert_eq!((index.get(3000), index.get(3001)), (None, Some((1 << 35) - 8)));
-    for position in [1 << 35, 1025, u64::MAX] {
-        assert_eq!(index.push(position), None);
-    }
-    assert_eq!(index.len(), 3002);
-    let last: Vec<_> = index.positions(3003).skip(2999).collect();
-    assert_eq!(last, [49_008, 0, (1 << 35) - 8, 0]);
-}
-
-#[test]
-fn chunks_follow_one_another_without_a_gap() {
-    let mut start = 0u64;
-    for chunk in 0..CHUNKS {
-        let length = 1024u64 << chunk;
-        let last = u32::try_from(start + length - 1).unwrap_or(u32::MAX);
-        assert_eq!(place_of(u32::try_from(start).unwrap()), (chunk, 0));
-        assert_eq!(place_of(last), (chunk, usize::try_from(u64::from(last) - start).unwrap()));
-        start += length;
-    }
-    assert!(start > u64::from(u32::MAX));
-}
-
-#[test]
-fn readers_see_whole_entries_while_the_writer_goes_on() {
-    const RECORDS: u32 = 200_000;
-    let index = MemoryIndex::new();
-    std::thread::scope(|scope| {
-        for _ in 0..3 {
-            scope.spawn(|| {
-                while index.len() < RECORDS {
-                    let count = index.len();
-                    for ordinal in [0, count / 2, count.saturating_sub(1)] {
-                        if ordinal < count {
-                            assert_eq!(index.get(ordinal), Some(1024 + u64::from(ordinal) * 8));
-                        }
-                    }
-                }
-            });
-        }
-        for ordinal in 0..RECORDS {
-            assert_eq!(index.push(1024 + u64::from(ordinal) * 8), Some(ordinal));
-        }
-    });
 }
 
 fn config() -> ProptestConfig {

@@ -14,14 +14,14 @@ use super::survey::Mend;
 use crate::disk::{self, Disk, DiskFile, OpenMode, SECTOR_BYTES};
 use crate::error::{Error, Result};
 use crate::frame::Seed;
-use crate::index::NO_FRAME;
+use crate::index::MemoryIndex;
 use crate::manifest::file::encode;
 use crate::manifest::{self, Close, State};
 use crate::mutant::{self, Mutant};
 use crate::names;
 use crate::recovery::apply::{Copied, copy_records};
 use crate::recovery::copy_is_named;
-use crate::segment::{encode_index, record_count, scan_positions};
+use crate::segment::{encode_index, record_count, scan_index};
 use crate::store::{BASE_POSITION, FIRST_FRAME, Store, encode_base};
 
 /// Stores are copied in pieces of this size.
@@ -57,8 +57,7 @@ pub(super) fn stage(
         let length = store.published();
         put_in.push(PutIn { name: names::store(copy.id), length: store.reserved(), checksum: None });
         let count = index.len();
-        let positions: Vec<u64> = (0..count).map(|ordinal| index.get(ordinal).unwrap_or(NO_FRAME)).collect();
-        put_in.push(write_index(disk, target, &state.uuid, copy.id, length, &positions, count)?);
+        put_in.push(write_index(disk, target, &state.uuid, copy.id, length, &index, count)?);
         copy_is_named(&mut state, copy, length);
         state.closed = Some(Close { length, next_offset: plan.offsets.end });
     }
@@ -157,8 +156,8 @@ fn index(disk: &dyn Disk, from: &Path, target: &Path, state: &State, id: u64) ->
     let before = state.segments.range(..id).next_back().and_then(|(_, before)| before.seal);
     let base = segment.base.or(before.map(|seal| seal.next_offset)).unwrap_or(state.front);
     let count = record_count(base, seal.next_offset, seal.length);
-    let positions = scan_positions(&store, base, count, seal.length);
-    write_index(disk, target, &state.uuid, id, seal.length, &positions, count).map(Some)
+    let index = scan_index(&store, base, count, seal.length);
+    write_index(disk, target, &state.uuid, id, seal.length, &index, count).map(Some)
 }
 
 fn write_index(
@@ -167,10 +166,10 @@ fn write_index(
     uuid: &[u8; 16],
     id: u64,
     store_length: u64,
-    positions: &[u64],
+    index: &MemoryIndex,
     count: u32,
 ) -> Result<PutIn> {
-    let bytes = encode_index(uuid, id, store_length, positions, count);
+    let bytes = encode_index(uuid, id, store_length, index, count);
     let (name, length) = (names::index(id), bytes.len() as u64);
     write_file(disk, &target.join(&name), &bytes, length)?;
     Ok(PutIn { name, length, checksum: None })
