@@ -37,6 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("index", &["error", "frame", "sync"]),
     ("segment", &["disk", "error", "frame", "index", "names", "scan", "store", "sync"]),
     ("dropped", &["segment", "sync"]),
+    ("bench", &["frame", "index"]),
     ("segment_writer", &["error", "frame", "index", "store"]),
     ("manifest", &["disk", "error", "frame", "names", "scan"]),
     ("directory", &["disk", "error", "manifest"]),
