@@ -1,13 +1,13 @@
 //! Stonelog's own benches, a module for each layer:
 //!
 //! ```text
-//! cargo bench -p stonelog-benches                    # all of them, under two minutes
-//! cargo bench -p stonelog-benches -- '^frame|^scan'  # those whose names match
+//! cargo bench -p stonelog-benches --bench layers                    # all of them, under two minutes
+//! cargo bench -p stonelog-benches --bench layers -- '^frame|^scan'  # those whose names match
 //! STONELOG_BENCH_DIR=DIR cargo bench ...             # files somewhere else than in the temporary directory
 //! ```
 //!
 //! They are for comparing one commit with another on one machine (`benches/compare`). What the engine reaches
-//! of the machine's own limits, `cargo bench --bench limits` shows. Each checks what it did before its time counts.
+//! of the machine's own limits, `cargo bench -p stonelog-benches --bench limits` shows. Each checks what it did before its time counts.
 //!
 //! What a bench needs is made when it is first run: those that the name leaves out cost nothing. All samples are
 //! equally long (`SamplingMode::Flat`), so that the fastest of them is one like the others.

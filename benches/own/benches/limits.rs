@@ -1,4 +1,4 @@
-//! The engine beside the machine's own limits, in one run: `cargo bench --bench limits`.
+//! The engine beside the machine's own limits, in one run: `cargo bench -p stonelog-benches --bench limits`.
 //!
 //! Each workload is interleaved with the bare operation it is compared to, several rounds, and the
 //! best round of each counts: the machine may be shared and noisy, so that only ratios mean
@@ -27,7 +27,7 @@ use stonelog::{Durability, Log, Options};
 const MIB: u64 = 1 << 20;
 
 fn main() {
-    // `cargo test --benches` runs this too: a smaller size shows that it works.
+    // Run without `--bench` (cargo test --benches does), a smaller size shows that it works.
     let rounds = if std::env::args().any(|arg| arg == "--bench") { 5 } else { 1 };
     let scale = if rounds == 1 { 16 } else { 1 };
     let directory = std::env::var_os("STONELOG_BENCH_DIR")
