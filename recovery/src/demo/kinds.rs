@@ -70,7 +70,7 @@ kinds! {
     MissingStore "missing-store" "a sealed store is not there" ["E-SEG-MISSING"],
     MissingActiveStore "missing-active-store" "after a crash, the store that was being written is not there"
         ["E-SEG-MISSING", "N-UNCLEAN"],
-    SwappedStores "swapped-stores" "two stores have each other's names" ["E-HEAD", "E-FRAME-CRC"],
+    SwappedStores "swapped-stores" "two stores have each other's names" ["E-HEAD", "E-FRAME-CRC", "E-SEG-SHORT"],
     HeadGone "head-gone" "a store's first sector reads as zeros" ["E-HEAD"],
     BaseGone "base-gone" "a store's second sector reads as zeros: no record is lost" ["E-BASE"],
     IndexWrong "index-wrong" "an index is not what its store says: no record is lost" ["W-INDEX"],
