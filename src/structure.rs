@@ -379,6 +379,7 @@ impl Core {
 
     /// After a truncation's edit: the files go (at once where space is short), and what is missing is prepared.
     fn let_go(&self, structure: &mut Guard<'_>, dropped: &[u64]) {
+        lock(&self.write_stage).trim_none_of(dropped);
         self.dropped.add(dropped);
         structure.restock();
         if !structure.has_ballast() {
