@@ -49,9 +49,19 @@ impl Core {
         Ok(structure)
     }
 
+    /// Appends edits. Where the next manifest finds no space, files that are let go of may hold it.
+    fn append_edits(&self, structure: &mut ManifestFile, edits: Vec<Edit>) -> Result<(), Failure> {
+        match structure.append(edits.clone()) {
+            Err(Failure::Refused(error)) if error.is_no_space() && self.dropped.remove_all(&self.place) => {
+                structure.append(edits)
+            }
+            outcome => outcome,
+        }
+    }
+
     /// Appends edits; an uncertain failure poisons.
     fn edit(&self, structure: &mut ManifestFile, edits: Vec<Edit>) -> Result<()> {
-        structure.append(edits).map_err(|failure| self.failed(failure))?;
+        self.append_edits(structure, edits).map_err(|failure| self.failed(failure))?;
         #[cfg(feature = "_mutants")]
         if structure.state().closed.is_none() {
             self.write_stale_seals(structure).map_err(|failure| self.failed(failure))?;
@@ -363,7 +373,7 @@ impl Core {
                 base: Some(offset),
                 born: None,
             }));
-            structure.append(edits)?;
+            self.append_edits(structure, edits)?;
             stage.forget_mark();
             writer.restart(offset, fresh);
             self.change_table(|_| Table { front: offset, ..Table::default() });
@@ -450,7 +460,8 @@ impl Core {
             // The end was lowered for readers already: after any failure, what is on disk is for a
             // reopening to find.
             if !mutant::on(Mutant::BackWithoutEdit) {
-                structure.append(edits).map_err(|failure| Failure::Unknown(failure.into_error()))?;
+                let appended = self.append_edits(&mut structure, edits);
+                appended.map_err(|failure| Failure::Unknown(failure.into_error()))?;
             }
             #[cfg(feature = "_mutants")]
             self.write_stale_seals(&mut structure)?;

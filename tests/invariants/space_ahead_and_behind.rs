@@ -2,7 +2,8 @@
 //! sealed store gives back, files that are removed after the truncation has returned.
 //!
 //! What it would catch: zeros over a frame; a tail of zeros taken for a tear or for damage; a store cut below its
-//! Seal; space that is given back and stays lost to the next append; dropped files that stay for ever.
+//! Seal; space that is given back and stays lost to the next append, or to the next manifest; dropped files that stay
+//! for ever.
 
 use stonelog::disk::sim::{Loss, SimDisk};
 use stonelog::{Durability, Log, Options};
@@ -154,6 +155,27 @@ fn a_dropped_store_that_waits_to_be_trimmed_holds_no_space() {
             log.truncate_front(front).unwrap();
             let appended = log.append(large(log.offsets().end));
             assert!(appended.is_ok(), "seed {seed}, {count} records: {appended:?}");
+        }
+    }
+}
+
+/// A change of the manifest that finds no space has dropped files removed before it gives up.
+#[test]
+fn the_next_manifest_has_what_was_dropped() {
+    for seed in 0..24 {
+        let disk = SimDisk::new(seed);
+        let log = roomy(&disk).open(DIRECTORY).unwrap();
+        while log.segments().len() < 4 {
+            log.append(large(log.offsets().end)).unwrap();
+        }
+        disk.set_capacity(Some(disk.used_bytes()));
+        while log.append(large(log.offsets().end)).is_ok() {}
+        let front = log.segments().last().unwrap().base;
+        log.truncate_front(front).unwrap();
+        // It needs the ballast, and cannot lay it in again without what was dropped.
+        for number in 0..8 {
+            let put = log.put_meta("position", vec![number; 60_000]);
+            assert!(put.is_ok(), "seed {seed}, {number}: {put:?}");
         }
     }
 }
