@@ -62,12 +62,20 @@ impl Core {
     /// Appends edits; an uncertain failure poisons.
     fn edit(&self, structure: &mut ManifestFile, edits: Vec<Edit>) -> Result<()> {
         self.append_edits(structure, edits).map_err(|failure| self.failed(failure))?;
+        self.keep_ballast(structure);
         #[cfg(feature = "_mutants")]
         if structure.state().closed.is_none() {
             self.write_stale_seals(structure).map_err(|failure| self.failed(failure))?;
         }
         lock(&self.writer).has_ballast = structure.has_ballast();
         Ok(())
+    }
+
+    /// Without ballast no dropped file waits to be removed: it may hold what the next opening needs.
+    fn keep_ballast(&self, structure: &mut ManifestFile) {
+        if !structure.has_ballast() && self.dropped.remove_all(&self.place) {
+            structure.restock();
+        }
     }
 
     /// For the mutant: Seals that were decided before the edit that was just written.
@@ -392,10 +400,7 @@ impl Core {
         lock(&self.write_stage).trim_none_of(dropped);
         self.dropped.add(dropped);
         structure.restock();
-        if !structure.has_ballast() {
-            self.dropped.remove_all(&self.place);
-            structure.restock();
-        }
+        self.keep_ballast(structure);
         lock(&self.writer).has_ballast = structure.has_ballast();
         self.signal.demand(Signal::KEEP);
     }
