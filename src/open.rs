@@ -278,8 +278,11 @@ fn read_only(
         }
     }
     for placed in assessment.placed.iter().filter(|placed| placed.base < end) {
-        let length = findings.segments.iter().find(|s| s.id == placed.id).and_then(|s| s.store.length());
-        add(placed.id, placed.base, placed.limit.unwrap_or(end).min(end), length.unwrap_or(0))?;
+        // Not how long the store was at some time before or after its scan: a live writer's grow, and are trimmed.
+        let length = placed.runs.last().map_or(FIRST_FRAME, |run| {
+            if run.has_unfinished_batch() { run.positions.end } else { run.whole_position }
+        });
+        add(placed.id, placed.base, placed.limit.unwrap_or(end).min(end), length)?;
     }
     for lost in assessment.damage.iter().filter_map(|found| found.offsets.clone()) {
         if lost.start >= state.sealed_end() {
