@@ -67,6 +67,21 @@ pub(crate) fn open(options: &Options, directory: &Path) -> Result<Opened> {
 
 /// Opens for reading only.
 pub(crate) fn open_read_only(options: &Options, directory: &Path) -> Result<Opened> {
+    for _ in 0..MOST_ATTEMPTS {
+        match try_read_only(options, directory) {
+            // A store that is missing from a log at rest is damage. This one a live writer let go of meanwhile.
+            Err(Error::Io { path, source, .. })
+                if path != directory && source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                thread::yield_now();
+            }
+            outcome => return outcome,
+        }
+    }
+    Err(Error::Busy { path: directory.to_path_buf() })
+}
+
+fn try_read_only(options: &Options, directory: &Path) -> Result<Opened> {
     let findings = settled_findings(options.disk.as_ref(), directory);
     // (Asked last: a repair that began meanwhile shows files that come and go.)
     if !mutant::on(Mutant::RepairOpenUnrefused) {

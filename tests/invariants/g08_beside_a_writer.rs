@@ -105,7 +105,7 @@ fn append(log: &Log, count: u64) {
 #[test]
 fn a_writer_goes_on_between_any_two_reads() {
     for (before, more, front) in
-        (2..9).flat_map(|before| [(before, 1, 0), (before, 3, 0), (before, 9, 0)])
+        (2..9).flat_map(|before| [(before, 1, 0), (before, 3, 0), (before, 9, 0), (before, 5, 3)])
     {
         for call in 0..70 {
             let disk = SimDisk::new(before * 100 + more);
