@@ -525,6 +525,11 @@ impl WriteStage {
         }
     }
 
+    /// Trims no store of segments that were dropped: to hold one open would hold the space of its removed file.
+    pub(crate) fn trim_none_of(&mut self, dropped: &[u64]) {
+        self.untrimmed.retain(|(store, _)| !dropped.contains(&store.id()));
+    }
+
     /// Where small groups are fsynced, the blocks for the next ones are written in the same fsync: see
     /// [`Store::zero_ahead`]. Large groups gain less than the zeros cost, and a log that stays small needs none.
     fn zero_ahead(&self) {

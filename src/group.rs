@@ -99,9 +99,11 @@ impl Group {
         let mut state = self.state();
         let settled = if state.outcome.get_or_insert(outcome).is_ok() { DURABLE } else { FAILED };
         let waiters = std::mem::take(&mut state.waiters);
-        let (mut first, threads) = waiters.into_iter().partition(|waiter| matches!(waiter, Waiter::Task(_)));
+        let (tasks, threads) = waiters.into_iter().partition(|waiter| matches!(waiter, Waiter::Task(_)));
         state.waiters = threads;
-        first.extend(self.next_threads(&mut state));
+        // Threads first: a task's waker is somebody else's code, and may take its time.
+        let mut first = self.next_threads(&mut state);
+        first.extend::<Vec<_>>(tasks);
         // Last of all: whoever sees it sees the rest.
         self.settled.store(settled, Ordering::Release);
         first

@@ -130,7 +130,8 @@ impl Log {
         I: IntoIterator<Item = R>,
         R: AsRef<[u8]>,
     {
-        let (hashed, bytes) = self.hash(records)?;
+        let records: Vec<R> = records.into_iter().collect();
+        let (hashed, bytes) = self.hash(&records)?;
         self.core().append(&hashed, bytes, None)
     }
 
@@ -143,7 +144,8 @@ impl Log {
         I: IntoIterator<Item = R>,
         R: AsRef<[u8]>,
     {
-        let (hashed, bytes) = self.hash(records)?;
+        let records: Vec<R> = records.into_iter().collect();
+        let (hashed, bytes) = self.hash(&records)?;
         self.core().append(&hashed, bytes, Some(expected))
     }
 
@@ -167,11 +169,12 @@ impl Log {
         I: IntoIterator<Item = R>,
         R: AsRef<[u8]>,
     {
-        let (hashed, bytes) = self.hash(records)?;
+        let records: Vec<R> = records.into_iter().collect();
+        let (hashed, bytes) = self.hash(&records)?;
         self.ticket(&hashed, bytes)
     }
 
-    fn ticket<R: AsRef<[u8]>>(&self, hashed: &[Hashed<R>], bytes: u64) -> Result<Ticket> {
+    fn ticket(&self, hashed: &[Hashed<'_>], bytes: u64) -> Result<Ticket> {
         let core = self.core();
         let (offsets, group) = core.accept(hashed, bytes, None, |group| group.clone())?;
         if core.options.durability == Durability::Always {
@@ -181,13 +184,15 @@ impl Log {
         Ok(Ticket { core: core.clone(), group, offsets, polled: false })
     }
 
-    fn hash<R: AsRef<[u8]>>(&self, records: impl IntoIterator<Item = R>) -> Result<(Vec<Hashed<R>>, u64)> {
-        let hashed = |record: R| {
-            let checksum = PayloadChecksum::of(record.as_ref());
-            (record, checksum)
+    /// To say what a record's bytes are is the caller's code: it is asked once, and under no lock. One that panicked
+    /// while its batch is encoded would leave half of it, and other bytes than were hashed would be damage.
+    fn hash<'a, R: AsRef<[u8]>>(&self, records: &'a [R]) -> Result<(Vec<Hashed<'a>>, u64)> {
+        let hashed = |record: &'a R| {
+            let payload = record.as_ref();
+            (payload, PayloadChecksum::of(payload))
         };
-        let hashed: Vec<Hashed<R>> = records.into_iter().map(hashed).collect();
-        let payloads = hashed.iter().map(|(record, _)| record.as_ref());
+        let hashed: Vec<Hashed<'a>> = records.iter().map(hashed).collect();
+        let payloads = hashed.iter().map(|(payload, _)| *payload);
         let bytes = writer::batch_bytes(payloads, self.core().options.max_record_bytes)?;
         Ok((hashed, bytes))
     }
@@ -366,12 +371,7 @@ impl Options {
 }
 
 impl Core {
-    fn append<R: AsRef<[u8]>>(
-        &self,
-        batch: &[Hashed<R>],
-        bytes: u64,
-        expected: Option<u64>,
-    ) -> Result<Range<u64>> {
+    fn append(&self, batch: &[Hashed<'_>], bytes: u64, expected: Option<u64>) -> Result<Range<u64>> {
         if batch.is_empty() {
             let writer = lock(&self.writer);
             writer.check_gate()?;
@@ -391,9 +391,9 @@ impl Core {
 
     /// Gives a batch its offsets and encodes it. `take` keeps the group, where somebody will wait for it: to count
     /// one more reference costs as much as the lock.
-    fn accept<R: AsRef<[u8]>, G>(
+    fn accept<G>(
         &self,
-        batch: &[Hashed<R>],
+        batch: &[Hashed<'_>],
         bytes: u64,
         expected: Option<u64>,
         take: impl Fn(&Arc<Group>) -> G,

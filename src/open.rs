@@ -67,6 +67,21 @@ pub(crate) fn open(options: &Options, directory: &Path) -> Result<Opened> {
 
 /// Opens for reading only.
 pub(crate) fn open_read_only(options: &Options, directory: &Path) -> Result<Opened> {
+    for _ in 0..MOST_ATTEMPTS {
+        match try_read_only(options, directory) {
+            // A store that is missing from a log at rest is damage. This one a live writer let go of meanwhile.
+            Err(Error::Io { path, source, .. })
+                if path != directory && source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                thread::yield_now();
+            }
+            outcome => return outcome,
+        }
+    }
+    Err(Error::Busy { path: directory.to_path_buf() })
+}
+
+fn try_read_only(options: &Options, directory: &Path) -> Result<Opened> {
     let findings = settled_findings(options.disk.as_ref(), directory);
     // (Asked last: a repair that began meanwhile shows files that come and go.)
     if !mutant::on(Mutant::RepairOpenUnrefused) {
@@ -278,8 +293,11 @@ fn read_only(
         }
     }
     for placed in assessment.placed.iter().filter(|placed| placed.base < end) {
-        let length = findings.segments.iter().find(|s| s.id == placed.id).and_then(|s| s.store.length());
-        add(placed.id, placed.base, placed.limit.unwrap_or(end).min(end), length.unwrap_or(0))?;
+        // Not how long the store was at some time before or after its scan: a live writer's grow, and are trimmed.
+        let length = placed.runs.last().map_or(FIRST_FRAME, |run| {
+            if run.has_unfinished_batch() { run.positions.end } else { run.whole_position }
+        });
+        add(placed.id, placed.base, placed.limit.unwrap_or(end).min(end), length)?;
     }
     for lost in assessment.damage.iter().filter_map(|found| found.offsets.clone()) {
         if lost.start >= state.sealed_end() {

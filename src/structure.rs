@@ -49,15 +49,33 @@ impl Core {
         Ok(structure)
     }
 
+    /// Appends edits. Where the next manifest finds no space, files that are let go of may hold it.
+    fn append_edits(&self, structure: &mut ManifestFile, edits: Vec<Edit>) -> Result<(), Failure> {
+        match structure.append(edits.clone()) {
+            Err(Failure::Refused(error)) if error.is_no_space() && self.dropped.remove_all(&self.place) => {
+                structure.append(edits)
+            }
+            outcome => outcome,
+        }
+    }
+
     /// Appends edits; an uncertain failure poisons.
     fn edit(&self, structure: &mut ManifestFile, edits: Vec<Edit>) -> Result<()> {
-        structure.append(edits).map_err(|failure| self.failed(failure))?;
+        self.append_edits(structure, edits).map_err(|failure| self.failed(failure))?;
+        self.keep_ballast(structure);
         #[cfg(feature = "_mutants")]
         if structure.state().closed.is_none() {
             self.write_stale_seals(structure).map_err(|failure| self.failed(failure))?;
         }
         lock(&self.writer).has_ballast = structure.has_ballast();
         Ok(())
+    }
+
+    /// Without ballast no dropped file waits to be removed: it may hold what the next opening needs.
+    fn keep_ballast(&self, structure: &mut ManifestFile) {
+        if !structure.has_ballast() && self.dropped.remove_all(&self.place) {
+            structure.restock();
+        }
     }
 
     /// For the mutant: Seals that were decided before the edit that was just written.
@@ -360,7 +378,7 @@ impl Core {
                 base: Some(offset),
                 born: None,
             }));
-            structure.append(edits)?;
+            self.append_edits(structure, edits)?;
             stage.forget_mark();
             writer.restart(offset, fresh);
             self.change_table(|_| Table { front: offset, ..Table::default() });
@@ -376,12 +394,10 @@ impl Core {
 
     /// After a truncation's edit: the files go (at once where space is short), and what is missing is prepared.
     fn let_go(&self, structure: &mut Guard<'_>, dropped: &[u64]) {
+        lock(&self.write_stage).trim_none_of(dropped);
         self.dropped.add(dropped);
         structure.restock();
-        if !structure.has_ballast() {
-            self.dropped.remove_all(&self.place);
-            structure.restock();
-        }
+        self.keep_ballast(structure);
         lock(&self.writer).has_ballast = structure.has_ballast();
         self.signal.demand(Signal::KEEP);
     }
@@ -446,7 +462,8 @@ impl Core {
             // The end was lowered for readers already: after any failure, what is on disk is for a
             // reopening to find.
             if !mutant::on(Mutant::BackWithoutEdit) {
-                structure.append(edits).map_err(|failure| Failure::Unknown(failure.into_error()))?;
+                let appended = self.append_edits(&mut structure, edits);
+                appended.map_err(|failure| Failure::Unknown(failure.into_error()))?;
             }
             #[cfg(feature = "_mutants")]
             self.write_stale_seals(&mut structure)?;

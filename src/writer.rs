@@ -48,7 +48,7 @@ pub(crate) fn space_ahead(position: u64) -> u64 {
 }
 
 /// A payload with its checksum, hashed before the lock was taken.
-pub(crate) type Hashed<R> = (R, PayloadChecksum);
+pub(crate) type Hashed<'a> = (&'a [u8], PayloadChecksum);
 
 /// Bytes for one contiguous place of one store.
 pub(crate) struct Chunk {
@@ -352,12 +352,7 @@ impl Writer {
 
     /// Encodes a batch of `bytes` of frames, for which there is room.
     #[inline]
-    pub(crate) fn encode<R: AsRef<[u8]>>(
-        &mut self,
-        batch: &[Hashed<R>],
-        bytes: u64,
-        durable_end: u64,
-    ) -> Range<u64> {
+    pub(crate) fn encode(&mut self, batch: &[Hashed<'_>], bytes: u64, durable_end: u64) -> Range<u64> {
         let first = self.next_offset;
         let Some(active) = &mut self.active else { return first..first };
         let continues = self.chunks.last().is_some_and(|chunk| Arc::ptr_eq(&chunk.store, &active.store));
@@ -376,7 +371,6 @@ impl Writer {
         let before = chunk.bytes.len();
         make_capacity(&mut chunk.bytes, bytes);
         for (index, (payload, checksum)) in batch.iter().enumerate() {
-            let payload = payload.as_ref();
             let offset = self.next_offset;
             let header = Header {
                 kind: if index + 1 == batch.len() { Kind::Record } else { Kind::RecordMore },

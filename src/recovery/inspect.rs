@@ -74,6 +74,7 @@ pub(crate) fn inspect_as(
     let inspector = Inspector { disk, directory, state, listing: &findings.listing, depth };
     let mut segments = inspector.named()?;
     inspector.scan_all(&mut segments);
+    inspector.look_for_bases(&mut segments)?;
     let unnamed = inspector.unnamed()?;
     let mut assessment = verdict::assess(state, &segments, &unnamed);
     assessment.proven_position = proven_position(disk, directory, &assessment)?;
@@ -198,6 +199,20 @@ impl Inspector<'_> {
             segment.scanned_bytes = bytes;
             segment.index_defect = index_defect;
         }
+    }
+
+    /// Beside a live writer a base can come to be after it was looked for, and before the frames were. Taken for
+    /// lost it would be guessed, from a store that went on after it was scanned: and that would be wrong.
+    fn look_for_bases(&self, segments: &mut [SegmentFindings]) -> Result<()> {
+        let holds =
+            |segment: &SegmentFindings| segment.scan.as_ref().is_some_and(|scan| !scan.runs.is_empty());
+        for segment in segments.iter_mut().filter(|segment| segment.base.is_none() && holds(segment)) {
+            let store = self.sectors(segment.id)?;
+            if store.base().is_some() {
+                (segment.base, segment.store) = (store.base(), store);
+            }
+        }
+        Ok(())
     }
 
     /// Scans a segment's frames up to the offset `next_base`, where that is known; none where its store

@@ -3,8 +3,10 @@
 //! What it would catch: a batch end that recovery does not check; a batch that spans segments; a
 //! watermark or a copy that ends inside a batch.
 
+use std::cell::Cell;
+
 use stonelog::Error;
-use stonelog::disk::sim::SimDisk;
+use stonelog::disk::sim::{Loss, SimDisk};
 
 use crate::common::{
     DIRECTORY, SEGMENT, after, append, check, check_records, content, killed, manual, open, options,
@@ -74,4 +76,50 @@ fn a_refused_batch_leaves_nothing() {
     assert!(matches!(refused, Err(Error::UnexpectedOffset { expected: 3, next: 2 })), "{refused:?}");
     assert_eq!(log.append_batch(Vec::<Vec<u8>>::new()).unwrap(), 2..2);
     check(&log, 0..2);
+}
+
+/// A record that says what its bytes are only so often; then it panics, or says something else.
+struct Fickle<'a> {
+    bytes: &'a [u8],
+    asked: Cell<u32>,
+    honest: u32,
+    then: Option<&'a [u8]>,
+}
+
+impl AsRef<[u8]> for Fickle<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self.asked.set(self.asked.get() + 1);
+        if self.asked.get() <= self.honest { self.bytes } else { self.then.expect("asked once too often") }
+    }
+}
+
+/// To give a record's bytes is the caller's code. Wherever it panics, or changes its mind, a batch is whole, and the
+/// log goes on and opens.
+#[test]
+fn a_fickle_batch_is_whole_or_refused() {
+    let large = vec![7; 300_000];
+    for then in [None, Some(&b"else"[..]), Some(&large[..])] {
+        for honest in 1..5 {
+            for mode in [options, manual] {
+                let disk = SimDisk::new(1);
+                let log = mode(&disk).open(DIRECTORY).unwrap();
+                append(&log, 3);
+                let contents: Vec<_> = (3..6).map(content).collect();
+                let fickle = |offset: usize| Fickle {
+                    bytes: &contents[offset],
+                    asked: Cell::new(0),
+                    honest: if offset == 1 { honest } else { u32::MAX },
+                    then,
+                };
+                let batch = [fickle(0), fickle(1), fickle(2)];
+                let appended =
+                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| log.append_batch(&batch)));
+                let end = if matches!(appended, Ok(Ok(_))) { 6 } else { 3 };
+                append(&log, 4);
+                log.sync().unwrap();
+                check(&log, 0..end + 4);
+                check(&open(&after(&disk, Loss::Nothing)), 0..end + 4);
+            }
+        }
+    }
 }

@@ -26,6 +26,7 @@ mod g05_evidence;
 mod g05_lying_device;
 mod g06_failed_fsync;
 mod g07_recovery_may_crash;
+mod g08_beside_a_writer;
 mod g08_readers_see_durable_records;
 mod g09_hostile_bytes;
 mod g10_full_disk;

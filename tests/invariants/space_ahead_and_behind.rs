@@ -2,7 +2,8 @@
 //! sealed store gives back, files that are removed after the truncation has returned.
 //!
 //! What it would catch: zeros over a frame; a tail of zeros taken for a tear or for damage; a store cut below its
-//! Seal; space that is given back and stays lost to the next append; dropped files that stay for ever.
+//! Seal; space that is given back and stays lost to the next append, or to the next manifest; dropped files that stay
+//! for ever.
 
 use stonelog::disk::sim::{Loss, SimDisk};
 use stonelog::{Durability, Log, Options};
@@ -55,12 +56,15 @@ fn zeros_ahead_take_nothing() {
     assert!(file.len() > 64 << 10, "no group of this test ever lay where zeros are written ahead");
 }
 
+fn large(offset: u64) -> Vec<u8> {
+    vec![offset as u8 | 1; 50_000]
+}
+
 /// A store whose last record did not fit ends at its Seal once the next commit is done, and is as good as before
 /// after any crash.
 #[test]
 fn a_sealed_store_gives_back_what_it_does_not_use() {
     let disk = SimDisk::new(12);
-    let large = |offset: u64| vec![offset as u8 | 1; 50_000];
     let log = roomy(&disk).durability(Durability::Manual).open(DIRECTORY).unwrap();
     for offset in 0..40 {
         log.append(large(offset)).unwrap();
@@ -126,5 +130,57 @@ fn dropped_files_go() {
         }
         log.close().unwrap();
         assert!(stores(&disk).iter().all(|name| !dropped.contains(name)), "seed {seed}: {dropped:?}");
+    }
+}
+
+/// What a truncation dropped is to be had by the very next append, also where its store was sealed since the last
+/// commit, and waits to be trimmed.
+#[test]
+fn a_dropped_store_that_waits_to_be_trimmed_holds_no_space() {
+    for seed in 0..24 {
+        for count in 4..12 {
+            let disk = SimDisk::new(seed);
+            let log = roomy(&disk).open(DIRECTORY).unwrap();
+            for offset in 0..count {
+                log.append(large(offset)).unwrap();
+            }
+            let segments = log.segments();
+            log.truncate_front(segments[segments.len() - 2].base).unwrap();
+            disk.set_capacity(Some(disk.used_bytes()));
+            while log.append(large(log.offsets().end)).is_ok() {}
+            let front = log.segments().last().unwrap().base;
+            if log.segments().len() < 2 {
+                continue;
+            }
+            log.truncate_front(front).unwrap();
+            let appended = log.append(large(log.offsets().end));
+            assert!(appended.is_ok(), "seed {seed}, {count} records: {appended:?}");
+        }
+    }
+}
+
+/// A change of the manifest that finds no space has dropped files removed before it gives up; one that leaves none for
+/// the next opening's manifest has them removed too.
+#[test]
+fn the_next_manifest_has_what_was_dropped() {
+    for seed in 0..24 {
+        let disk = SimDisk::new(seed);
+        let log = roomy(&disk).open(DIRECTORY).unwrap();
+        while log.segments().len() < 4 {
+            log.append(large(log.offsets().end)).unwrap();
+        }
+        disk.set_capacity(Some(disk.used_bytes()));
+        while log.append(large(log.offsets().end)).is_ok() {}
+        let front = log.segments().last().unwrap().base;
+        log.truncate_front(front).unwrap();
+        // It needs the ballast, and cannot lay it in again without what was dropped.
+        for number in 0..8 {
+            let put = log.put_meta("position", vec![number; 60_000]);
+            assert!(put.is_ok(), "seed {seed}, {number}: {put:?}");
+            for world in [killed(&disk), after(&disk, Loss::Everything)] {
+                let opened = roomy(&world).open(DIRECTORY);
+                assert!(opened.is_ok(), "seed {seed}, {number}: {opened:?}");
+            }
+        }
     }
 }
