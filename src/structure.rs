@@ -61,13 +61,16 @@ impl Core {
 
     /// Appends edits; an uncertain failure poisons.
     fn edit(&self, structure: &mut ManifestFile, edits: Vec<Edit>) -> Result<()> {
-        self.append_edits(structure, edits).map_err(|failure| self.failed(failure))?;
+        let appended = self.append_edits(structure, edits);
+        // A refused change may have cost the ballast too.
         self.keep_ballast(structure);
+        lock(&self.writer).has_ballast = structure.has_ballast();
+        appended.map_err(|failure| self.failed(failure))?;
         #[cfg(feature = "_mutants")]
         if structure.state().closed.is_none() {
             self.write_stale_seals(structure).map_err(|failure| self.failed(failure))?;
+            lock(&self.writer).has_ballast = structure.has_ballast();
         }
-        lock(&self.writer).has_ballast = structure.has_ballast();
         Ok(())
     }
 

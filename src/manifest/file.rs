@@ -516,7 +516,9 @@ impl ManifestFile {
         }
         if self.position + bytes.len() as u64 > self.reserved {
             let generation = self.generation.saturating_add(1);
-            let fresh = ManifestFile::create(self.disk.clone(), &self.directory, state, generation)?;
+            let fresh = ManifestFile::create(self.disk.clone(), &self.directory, state, generation)
+                // It took the ballast for its attempt.
+                .inspect_err(|_| self.restock())?;
             tracing::debug!(directory = %self.directory.display(), generation, "manifest checkpoint");
             *self = fresh;
             return Ok(());
