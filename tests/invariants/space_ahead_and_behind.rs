@@ -5,7 +5,7 @@
 //! Seal; space that is given back and stays lost to the next append, or to the next manifest; dropped files that stay
 //! for ever.
 
-use stonelog::disk::sim::{Loss, SimDisk};
+use stonelog::disk::sim::{Capabilities, Loss, SimDisk, UnwrittenBytes};
 use stonelog::{Durability, Log, Options};
 
 use crate::common::{DIRECTORY, after, killed, options, path, stores};
@@ -36,16 +36,29 @@ fn check(log: &Log, least: u64, most: u64, what: &str) {
 /// Before and in the middle of every write, the zeros' own among them, the power fails or the process dies.
 #[test]
 fn zeros_ahead_take_nothing() {
-    let disk = SimDisk::new(11);
+    for sector_bytes in [1, 512, 4096] {
+        for unwritten_bytes in [UnwrittenBytes::Never, UnwrittenBytes::Zeros, UnwrittenBytes::Stale] {
+            let mut device = Capabilities::default();
+            device.sector_bytes = sector_bytes;
+            device.unwritten_bytes = unwritten_bytes;
+            zeros_ahead_on(device);
+        }
+    }
+}
+
+fn zeros_ahead_on(device: Capabilities) {
+    let disk = SimDisk::with_capabilities(11, device);
     let log = roomy(&disk).open(DIRECTORY).unwrap();
-    for offset in 0..56 {
+    for offset in 0..28 {
         disk.record_moments(true);
         log.append(payload(offset)).unwrap();
         for moment in disk.take_moments() {
-            let what = format!("{offset}, mutation {}, mid-write {}", moment.mutation, moment.mid_write);
+            let what =
+                format!("{device:?}, {offset}, mutation {}, mid-write {}", moment.mutation, moment.mid_write);
             let mut worlds = vec![killed(&moment.disk)];
             worlds.extend(
-                [Loss::Nothing, Loss::Everything, Loss::Seeded(offset)].map(|l| after(&moment.disk, l)),
+                [Loss::Nothing, Loss::Everything, Loss::Seeded(offset), Loss::Seeded(offset + 100)]
+                    .map(|loss| after(&moment.disk, loss)),
             );
             for world in worlds {
                 check(&roomy(&world).open(DIRECTORY).unwrap(), offset, offset + 1, &what);
