@@ -55,8 +55,6 @@ pub(crate) struct WriteStage {
     syncing_bytes: u64,
     /// Where the next frame will be written, and the offset it will have: the place for a mark.
     mark_place: Option<(Arc<Store>, u64, u32)>,
-    /// Sealed stores with reserved space that nobody will use, and where they end.
-    untrimmed: Vec<(Arc<Store>, u64)>,
 }
 
 /// Counters for `stats`: nothing is decided by them, so they stay std's.
@@ -280,7 +278,7 @@ impl Core {
 
     /// Writes what is encoded, fsyncs every dirty store, and publishes the durable end or poisons.
     fn commit(&self, _leader: &Leader<'_>, wakes: &mut Wakes) -> Result<()> {
-        let (dirty, groups, end, untrimmed) = {
+        let (dirty, groups, end) = {
             let mut stage = lock(&self.write_stage);
             if let Err(error) = self.check_poison() {
                 let mut groups = std::mem::take(&mut stage.written_groups);
@@ -293,8 +291,7 @@ impl Core {
             stage.syncing_bytes = std::mem::take(&mut stage.unsynced_bytes);
             // The groups stay in the stage until they are settled: whatever happens to this thread,
             // whoever poisons the log finds them there.
-            let untrimmed = std::mem::take(&mut stage.untrimmed);
-            (std::mem::take(&mut stage.dirty), stage.written_groups.len(), end, untrimmed)
+            (std::mem::take(&mut stage.dirty), stage.written_groups.len(), end)
         };
         let unsynced = match dirty.len() {
             all if mutant::on(Mutant::AckBeforeFsync) => all,
@@ -318,26 +315,34 @@ impl Core {
             let groups = groups.min(stage.written_groups.len());
             wakes.settle(stage.written_groups.drain(..groups), &Ok(()));
         }
-        self.trim(&untrimmed, wakes)?;
         self.leave_mark(end);
         Ok(())
     }
 
-    /// Gives back what sealed stores have reserved and do not use, durably: a crash must not bring back what others
-    /// have used meanwhile. Here, as nobody but the leader fsyncs a store.
-    fn trim(&self, untrimmed: &[(Arc<Store>, u64)], wakes: &mut Wakes) -> Result<()> {
-        for (store, end) in untrimmed {
-            if let Err(error) = store.trim(*end) {
-                tracing::debug!(%error, "reserved space stays");
-                continue;
-            }
-            self.counters.fsyncs.fetch_add(1, Ordering::Relaxed);
-            if let Err(error) = store.sync() {
-                let mut stage = lock(&self.write_stage);
-                return Err(self.poison(&mut stage, error, wakes));
+    /// Gives back what a sealed store has reserved and does not use, if that is worth it. Durably: a crash must not
+    /// bring back what others have used meanwhile; and so under the leader's lock.
+    pub(crate) fn trim(&self, store: &Store, end: u64) {
+        const WORTH: u64 = 512;
+        if store.reserved().saturating_sub(end) <= end / WORTH {
+            return;
+        }
+        let mut wakes = Wakes::default();
+        {
+            let _leader = Leader { core: self, sync: Some(lock(&self.sync_stage)) };
+            if self.check_poison().is_ok() {
+                match store.trim(end) {
+                    Ok(()) => {
+                        self.counters.fsyncs.fetch_add(1, Ordering::Relaxed);
+                        if let Err(error) = store.sync() {
+                            self.poison(&mut lock(&self.write_stage), error, &mut wakes);
+                        }
+                    }
+                    Err(error) => tracing::debug!(%error, "reserved space stays"),
+                }
             }
         }
-        Ok(())
+        // Whoever came to wait meanwhile could not lead.
+        self.hand_over();
     }
 
     /// Writes what the writer has encoded, without fsync. Gives the offset behind what is written.
@@ -517,19 +522,6 @@ impl Core {
 }
 
 impl WriteStage {
-    /// Has the next commit give back what a sealed store has reserved and does not use, if that is worth it.
-    pub(crate) fn trim_later(&mut self, store: &Arc<Store>, end: u64) {
-        const WORTH: u64 = 512;
-        if store.reserved().saturating_sub(end) > end / WORTH {
-            self.untrimmed.push((store.clone(), end));
-        }
-    }
-
-    /// Trims no store of segments that were dropped: to hold one open would hold the space of its removed file.
-    pub(crate) fn trim_none_of(&mut self, dropped: &[u64]) {
-        self.untrimmed.retain(|(store, _)| !dropped.contains(&store.id()));
-    }
-
     /// Where small groups are fsynced, the blocks for the next ones are written in the same fsync: see
     /// [`Store::zero_ahead`]. Large groups gain less than the zeros cost, and a log that stays small needs none.
     fn zero_ahead(&self) {

@@ -269,7 +269,7 @@ impl Core {
                 Err(error) => tracing::warn!(%error, "a sealed segment could not be opened anew"),
             }
             if let Ok(store) = rolled.segment.store() {
-                lock(&self.write_stage).trim_later(store, seal.length);
+                self.trim(store, seal.length);
             }
             lock(&self.writer).rolled.pop_front();
             tracing::debug!(segment = rolled.segment.id, next_offset = seal.next_offset, "sealed");
@@ -397,7 +397,6 @@ impl Core {
 
     /// After a truncation's edit: the files go (at once where space is short), and what is missing is prepared.
     fn let_go(&self, structure: &mut Guard<'_>, dropped: &[u64]) {
-        lock(&self.write_stage).trim_none_of(dropped);
         self.dropped.add(dropped);
         structure.restock();
         self.keep_ballast(structure);

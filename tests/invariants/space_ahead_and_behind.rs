@@ -73,7 +73,7 @@ fn large(offset: u64) -> Vec<u8> {
     vec![offset as u8 | 1; 50_000]
 }
 
-/// A store whose last record did not fit ends at its Seal once the next commit is done, and is as good as before
+/// A store whose last record did not fit ends at its Seal once that is written, and is as good as before
 /// after any crash.
 #[test]
 fn a_sealed_store_gives_back_what_it_does_not_use() {
@@ -146,10 +146,10 @@ fn dropped_files_go() {
     }
 }
 
-/// What a truncation dropped is to be had by the very next append, also where its store was sealed since the last
-/// commit, and waits to be trimmed.
+/// What a truncation dropped is to be had by the very next append, also where its store was sealed a moment before.
+/// (One that waited to be trimmed was held open, and kept the space of its removed file.)
 #[test]
-fn a_dropped_store_that_waits_to_be_trimmed_holds_no_space() {
+fn a_dropped_store_that_was_just_sealed_holds_no_space() {
     for seed in 0..24 {
         for count in 4..12 {
             let disk = SimDisk::new(seed);
