@@ -46,11 +46,8 @@ impl Place {
         for id in ids {
             for name in [names::store(*id), names::index(*id)] {
                 let path = self.path(&name);
-                match disk::retry_interrupted(|| self.disk.remove(&path)) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        tracing::warn!(file = %path.display(), %error, "a dropped file stays until the next opening");
-                    }
-                    _ => {}
+                if let Err(error) = disk::remove_if_present(self.disk.as_ref(), &path) {
+                    tracing::warn!(file = %path.display(), %error, "a dropped file stays until the next opening");
                 }
             }
         }
@@ -561,10 +558,7 @@ fn write_index_bytes(place: &Place, id: u64, bytes: &[u8], durable: bool) -> Res
     let temporary = place.path(&names::index_temporary(id));
     let path = place.path(&names::index(id));
     let written = (|| {
-        match disk::retry_interrupted(|| disk.remove(&temporary)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        disk::remove_if_present(disk, &temporary)?;
         let file = disk::retry_interrupted(|| disk.open(&temporary, OpenMode::CreateNew))?;
         disk::write_all_at(file.as_ref(), bytes, 0)?;
         if durable {

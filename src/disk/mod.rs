@@ -198,6 +198,17 @@ pub fn write_all_at(file: &dyn DiskFile, bytes: &[u8], position: u64) -> io::Res
     Ok(())
 }
 
+/// Removes a file that may not be there.
+///
+/// # Errors
+/// Whatever the disk says, but for `NotFound`.
+pub(crate) fn remove_if_present(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match retry_interrupted(|| disk.remove(path)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Calls `operation` again for as long as it is interrupted (`EINTR`). An interrupted fdatasync
 /// did not lose anything yet: it can be asked again.
 ///

@@ -572,10 +572,5 @@ fn check_readable(directory: &Path, edits: &[Edit]) -> Result<(), Failure> {
 
 /// Removes a file that may not be there.
 pub(crate) fn remove_if_present(disk: &dyn Disk, path: &Path) -> Result<()> {
-    match disk::retry_interrupted(|| disk.remove(path)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io("removing", path, None, error))
-        }
-        _ => Ok(()),
-    }
+    disk::remove_if_present(disk, path).map_err(|error| Error::io("removing", path, None, error))
 }
