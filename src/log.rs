@@ -260,8 +260,9 @@ impl Log {
         self.core().table.load().readable_from(offset, end)
     }
 
-    /// Removes the records below `offset`, durably, and frees the space of whole segments. An
-    /// `offset` beyond the end leaves an empty log that starts there.
+    /// Removes the records below `offset`, durably, and frees the space of whole segments: their files
+    /// are removed in the background, at once where the disk is full. An `offset` beyond the end leaves
+    /// an empty log that starts there.
     ///
     /// # Errors
     /// [`Error::Poisoned`], [`Error::NoSpace`], [`Error::Io`], [`Error::Closed`], [`Error::ReadOnly`].
