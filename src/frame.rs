@@ -308,6 +308,7 @@ pub(crate) fn header_bytes(bytes: &[u8]) -> Option<&[u8; HEADER_LENGTH]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::property;
     use proptest::prelude::*;
 
     const UUID: [u8; 16] = *b"0123456789abcdef";
@@ -379,11 +380,8 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig {
-            failure_persistence: Some(Box::new(proptest::test_runner::FileFailurePersistence::Direct(
-                concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/frame.txt")))),
-            ..ProptestConfig::default()
-        })]
+        #![proptest_config(property::config(256, Some(
+            concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/frame.txt"))))]
         #[test]
         fn what_is_encoded_is_decoded(payload in prop::collection::vec(any::<u8>(), 0..300),
                                       ordinal in any::<u32>(), lag in any::<u32>(), more in any::<bool>(), id in any::<u64>()) {

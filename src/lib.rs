@@ -31,6 +31,10 @@ mod mutant;
 pub mod names;
 mod open;
 mod options;
+#[cfg(test)]
+#[path = "../tests/support/property.rs"]
+#[allow(unreachable_pub, reason = "shared with the tests outside of the library")]
+mod property;
 mod reader;
 pub mod recovery;
 pub mod repair;

@@ -126,7 +126,7 @@ pub(crate) fn parse_base(bytes: &[u8], seed: Seed) -> Option<u64> {
     let (magic, number) = body.split_first_chunk::<8>()?;
     let holds = *magic == BASE_MAGIC && base_checksum(body, seed) == u32::from_le_bytes(*checksum);
     let base = u64::from_le_bytes(*number.first_chunk::<8>()?);
-    (holds && base <= names::MAX_STATED_OFFSET).then_some(base)
+    (holds && base <= names::LARGEST_END).then_some(base)
 }
 
 /// Reads a base sector of whatever store: the base, and the one seed with which its checksum holds. That seed is

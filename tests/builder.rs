@@ -11,6 +11,9 @@
     reason = "tests: a failed expectation is how they speak"
 )]
 
+#[path = "support/property.rs"]
+mod property;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -279,12 +282,8 @@ fn what_cannot_be_is_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 200,
-        failure_persistence: Some(Box::new(proptest::test_runner::FileFailurePersistence::Direct(
-            concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/builder.txt")))),
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(property::config(200, Some(
+        concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/builder.txt"))))]
     #[test]
     fn any_records_with_any_gaps(front in 0u64..50, steps in prop::collection::vec(prop_oneof![
         6 => Just(1u64), 2 => 2u64..40, 1 => 900u64..1300, 1 => 1u64 << 40..1u64 << 41], 0..120), beyond in 0u64..60) {

@@ -14,6 +14,8 @@
 #[path = "hostile/craft.rs"]
 #[allow(unused, reason = "shared with the hostile tests")]
 mod craft;
+#[path = "support/property.rs"]
+mod property;
 
 use std::collections::BTreeMap;
 
@@ -284,12 +286,8 @@ fn noise_or_text() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 400,
-        failure_persistence: Some(Box::new(proptest::test_runner::FileFailurePersistence::Direct(
-            concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/carve.txt")))),
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(property::config(400, Some(
+        concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/carve.txt"))))]
 
     /// Stores in any order with anything between: every intact frame with a proof comes out, and nothing else.
     #[test]

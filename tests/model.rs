@@ -11,6 +11,9 @@
     reason = "tests: a failed expectation is how they speak"
 )]
 
+#[path = "support/property.rs"]
+mod property;
+
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
 use std::path::PathBuf;
@@ -20,7 +23,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use proptest::test_runner::{FileFailurePersistence, TestRunner};
+use proptest::test_runner::TestRunner;
 use stonelog::disk::sim::SimDisk;
 use stonelog::{Durability, Error, Log, Options, ReadMode, Ticket};
 
@@ -461,16 +464,8 @@ fn read(world: &World, log: &Log, model: &Model, offset: u64) {
 }
 
 fn against_the_model(cases: u32, world: impl Fn(u64) -> (World, Option<tempfile::TempDir>)) {
-    let persistence = FileFailurePersistence::Direct(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/proptest-regressions/model.txt"
-    ));
-    let config = ProptestConfig {
-        cases,
-        failure_persistence: Some(Box::new(persistence)),
-        ..ProptestConfig::default()
-    };
-    let mut runner = TestRunner::new(config);
+    let regressions = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/model.txt");
+    let mut runner = TestRunner::new(property::config(cases, Some(regressions)));
     let outcome = runner.run(&(any::<u64>(), prop::collection::vec(op(), 1..60)), |(seed, ops)| {
         let (world, guard) = world(seed);
         run(&world, &ops);

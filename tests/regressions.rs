@@ -647,3 +647,49 @@ fn a_store_under_a_free_name_is_kept() {
     }
     check(&log, "r", 200..400);
 }
+
+/// A log of `records`, killed; the identity in its first store.
+fn killed_after(disk: &SimDisk, records: Range<u64>) -> [u8; 16] {
+    let log = open(disk);
+    append(&log, "r", records);
+    kill(disk, log);
+    *disk.read_file(path(FIRST_STORE)).unwrap()[16..32].first_chunk::<16>().unwrap()
+}
+
+/// G9, G11. A MANIFEST whose Close says that no store is written to was believed, though one was: the opening
+/// scanned nothing, and removed the store with its records. A store whose base is written had records; it is scanned.
+#[test]
+fn a_close_of_nothing_removes_no_records() {
+    for stated in [0, 3, 5] {
+        let disk = SimDisk::new(1);
+        let uuid = killed_after(&disk, 0..5);
+        let edits = [
+            Edit::Init { uuid, created_millis: 1, first_offset: 0, last_id: 9 },
+            Edit::Create { id: 1, base: Some(0), born: None },
+            Edit::Close(Close { length: 0, next_offset: stated }),
+        ];
+        disk.write_file(path("MANIFEST"), fuzz::mutate::forge_manifest(&uuid, 9, &edits, None)).unwrap();
+        check(&open(&disk), "r", 0..5);
+    }
+}
+
+/// G5. A store that reaches beyond the base of the one behind it is damage; served in spite of it, the first was
+/// sealed as if it held nothing, and its records before that base were lost with those behind. A Seal ends a
+/// store where the record at its end begins, which only the frames before it tell.
+#[test]
+fn a_store_that_reaches_beyond_the_next_ones_base_is_served_up_to_it() {
+    let disk = SimDisk::new(1);
+    let uuid = killed_after(&disk, 0..7);
+    let edits = [
+        Edit::Init { uuid, created_millis: 1, first_offset: 0, last_id: 9 },
+        Edit::Create { id: 1, base: Some(0), born: None },
+        Edit::Create { id: 2, base: None, born: None },
+        Edit::Create { id: 3, base: Some(4), born: None },
+    ];
+    disk.write_file(path("MANIFEST"), fuzz::mutate::forge_manifest(&uuid, 9, &edits, None)).unwrap();
+    assert!(matches!(options(&disk).open(DIRECTORY), Err(Error::Damaged(_))));
+    let log = options(&disk).on_damage(DamagePolicy::Serve).open(DIRECTORY).unwrap();
+    for offset in 0..4 {
+        assert_eq!(&log.read(offset).unwrap()[..], format!("r{offset}").as_bytes(), "{offset}");
+    }
+}

@@ -19,6 +19,8 @@
 #[path = "../../tests/hostile/craft.rs"]
 #[allow(unused, reason = "shared with the library's hostile tests")]
 mod craft;
+#[path = "../../tests/support/property.rs"]
+mod property;
 #[path = "../../tests/fuzz/src/repair.rs"]
 mod repair;
 #[path = "../../tests/fuzz/src/lib.rs"]
@@ -28,7 +30,6 @@ mod shared;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use proptest::test_runner::FileFailurePersistence;
 use shared::logs::{DIRECTORY, options, path};
 use shared::{bytes::Bytes, logs, mutate};
 use stonelog::disk::sim::SimDisk;
@@ -74,14 +75,8 @@ fn seeds_of_repair() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 150,
-        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../proptest-regressions/hostile_repair.txt"
-        )))),
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(property::config(150, Some(
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../proptest-regressions/hostile_repair.txt"))))]
 
     #[test]
     fn directories(data in prop::collection::vec(prop_oneof![0u8..32, any::<u8>()], 0..120)) {

@@ -65,10 +65,11 @@ fn entry(table: &[u32; 256], byte: u8) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::property;
     use proptest::prelude::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(property::config(256, None))]
         #[test]
         fn it_is_the_checksum_that_crc32fast_gives(checksum in any::<u32>(), words in any::<[u32; 4]>()) {
             let mut hasher = crc32fast::Hasher::new_with_initial(checksum);

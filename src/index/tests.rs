@@ -1,9 +1,9 @@
 //! The index against its promises: round trips, the smallest form, hostile bytes.
 
 use proptest::prelude::*;
-use proptest::test_runner::FileFailurePersistence;
 
 use super::*;
+use crate::property;
 
 const IDENTITY: IndexIdentity = IndexIdentity { segment_id: 12, seed: 0x5eed };
 
@@ -233,13 +233,7 @@ fn hostile_entries_lead_nowhere() {
 }
 
 fn config() -> ProptestConfig {
-    ProptestConfig {
-        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/proptest-regressions/index.txt"
-        )))),
-        ..ProptestConfig::default()
-    }
+    property::config(256, Some(concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/index.txt")))
 }
 
 proptest! {

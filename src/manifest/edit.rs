@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::error::Error;
-use crate::names::{MAX_ID, MAX_STATED_OFFSET};
+use crate::names::{LARGEST_END, MAX_ID};
 
 /// The longest key of a [`Edit::Meta`], in bytes.
 pub const MAX_META_KEY_BYTES: usize = 255;
@@ -320,7 +320,7 @@ impl<'a> Fields<'a> {
 
     fn offset(&mut self) -> Result<u64, EditDefect> {
         let offset = self.number()?;
-        if offset <= MAX_STATED_OFFSET { Ok(offset) } else { Err(EditDefect::Field("offset")) }
+        if offset <= LARGEST_END { Ok(offset) } else { Err(EditDefect::Field("offset")) }
     }
 
     fn range(&mut self) -> Result<Range<u64>, EditDefect> {
@@ -332,11 +332,12 @@ impl<'a> Fields<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::property;
     use proptest::prelude::*;
 
     fn edits() -> impl Strategy<Value = Edit> {
         let range = (any::<u32>(), 1u64..1000).prop_map(|(a, n)| u64::from(a)..u64::from(a) + n);
-        let offset = || 0..=MAX_STATED_OFFSET;
+        let offset = || 0..=LARGEST_END;
         prop_oneof![
             (any::<([u8; 16], u64)>(), offset(), 0..=MAX_ID).prop_map(
                 |((uuid, created_millis), first_offset, last_id)| {
@@ -368,11 +369,8 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig {
-            failure_persistence: Some(Box::new(proptest::test_runner::FileFailurePersistence::Direct(
-                concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/manifest_edit.txt")))),
-            ..ProptestConfig::default()
-        })]
+        #![proptest_config(property::config(256, Some(
+            concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/manifest_edit.txt"))))]
         #[test]
         fn what_is_encoded_is_decoded(edit in edits()) {
             prop_assert_eq!(Edit::decode(&edit.encode()), Ok(edit));

@@ -20,6 +20,8 @@ pub struct Placed {
     pub base: u64,
     /// The offset behind the records that can be its (its successor's base), where that is known.
     pub limit: Option<u64>,
+    /// Where the record at `limit` begins in its store, where intact frames go on across that.
+    pub limit_position: Option<u64>,
     /// Runs of intact frames.
     pub runs: Vec<Run>,
     /// Non-zero bytes behind the last whole batch of its chain.

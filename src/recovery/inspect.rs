@@ -77,7 +77,7 @@ pub(crate) fn inspect_as(
     inspector.look_for_bases(&mut segments)?;
     let unnamed = inspector.unnamed()?;
     let mut assessment = verdict::assess(state, &segments, &unnamed);
-    assessment.proven_position = proven_position(disk, directory, &assessment)?;
+    find_positions(disk, directory, &mut assessment)?;
     findings.segments = segments;
     findings.unnamed = unnamed;
     findings.assessment = Some(assessment);
@@ -262,6 +262,8 @@ impl Inspector<'_> {
                     let wanted = if std::mem::take(&mut active) { close.length } else { 0 };
                     let ours = |head: &Head| head.uuid == self.state.uuid && head.id == segment.id;
                     segment.store.head().is_some_and(ours)
+                        // (A base goes out with the first frames, and where those are the Close has a length.)
+                        && (wanted > 0 || segment.store.base().is_none())
                         && length.is_some_and(|length| length >= wanted)
                         && !(wanted > 0 && self.goes_on(segment, close))
                 }
@@ -319,8 +321,28 @@ impl Inspector<'_> {
     }
 }
 
+/// Finds where the proven end lies, and where each store is to end that holds more than is its: only the frames
+/// before tell, and an assessment reads none.
+pub(crate) fn find_positions(
+    disk: &dyn Disk,
+    directory: &Path,
+    assessment: &mut verdict::Assessment,
+) -> Result<()> {
+    assessment.proven_position = proven_position(disk, directory, assessment)?;
+    for place in &mut assessment.placed {
+        let ordinal = place.limit.and_then(|limit| limit.checked_sub(place.base));
+        let ordinal = ordinal.and_then(|ordinal| u32::try_from(ordinal).ok());
+        // (A run that ends there needs no looking for.)
+        let across = |ordinal: &u32| place.runs.iter().any(|run| run.ordinals.contains(ordinal));
+        if let Some(ordinal) = ordinal.filter(|ordinal| *ordinal > 0).filter(across) {
+            place.limit_position = position_behind(disk, directory, place.id, &place.runs, ordinal)?;
+        }
+    }
+    Ok(())
+}
+
 /// Where the proven end lies, where a segment holds it inside a run of intact frames.
-pub(crate) fn proven_position(
+fn proven_position(
     disk: &dyn Disk,
     directory: &Path,
     assessment: &verdict::Assessment,

@@ -22,6 +22,6 @@ pub use inspect::{Depth, inspect};
 pub use plan::{Copy, CopyPiece, Moved, Plan, Planned, plan};
 pub use report::{CutTail, Recovery};
 
-pub(crate) use inspect::{inspect_as, list, position_behind, proven_position, sectors};
+pub(crate) use inspect::{find_positions, inspect_as, list, position_behind, sectors};
 pub(crate) use plan::copy_is_named;
 pub(crate) use plan::{Thrift, check_end, lost_edit, plan_with, reach_beyond, standing_damage};

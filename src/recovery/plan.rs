@@ -441,6 +441,9 @@ impl Planner<'_> {
         {
             return position;
         }
+        if let Some(position) = place.limit_position.filter(|_| place.limit == Some(end)) {
+            return position;
+        }
         // Behind its last whole batch: what stands there of another one is no part of it.
         let whole = place.runs.iter().rfind(|run| {
             place.base.saturating_add(u64::from(run.whole_ordinal)) == end

@@ -273,6 +273,7 @@ pub fn assess(state: &State, segments: &[SegmentFindings], unnamed: &[UnnamedSto
             id: segment.id,
             base,
             limit: None,
+            limit_position: None,
             runs: scan.runs.clone(),
             tail: scan.tail.clone(),
         });

@@ -197,6 +197,11 @@ fn plan_for(survey: &Survey, end: Option<u64>, open_end: bool) -> Result<Plan> {
         if closed.proven_end == assessment.proven_end {
             closed.proven_position = assessment.proven_position;
         }
+        for (place, before) in closed.placed.iter_mut().zip(&assessment.placed) {
+            if (place.id, place.limit) == (before.id, before.limit) {
+                place.limit_position = before.limit_position;
+            }
+        }
         findings.assessment = Some(closed);
     }
     let planner = Planner {
@@ -267,11 +272,23 @@ impl Planner<'_> {
         self.segment(id).and_then(|segment| segment.scan.as_ref()).map_or(&[], |scan| scan.runs.as_slice())
     }
 
+    /// Whether a store is there that says it is this segment's.
+    fn is_own(&self, segment: &SegmentFindings) -> bool {
+        let head = segment.store.head();
+        let whole = segment.store.length().is_some_and(|length| length >= FIRST_FRAME);
+        whole && head.is_some_and(|head| head.uuid == self.old.uuid && head.id == segment.id)
+    }
+
     /// Whether the log was closed, and its active store holds what the Close says.
     fn keeps_its_end(&self) -> bool {
         let Some(close) = self.old.closed.filter(|_| self.open_from.is_none()) else { return false };
         let Some((id, state)) = self.old.unsealed().next().filter(|_| close.length > 0) else {
-            return close.next_offset >= self.old.sealed_end();
+            // No store was written to that is not sealed.
+            let mut unsealed = self.findings.segments.iter().filter(|s| s.state.seal.is_none());
+            let empty = |s: &SegmentFindings| {
+                self.is_own(s) && s.scan.as_ref().is_some_and(|scan| scan.runs.is_empty())
+            };
+            return close.next_offset >= self.old.sealed_end() && unsealed.all(empty);
         };
         let base = state.base.or_else(|| self.segment(id).and_then(|segment| segment.base));
         let base = base.unwrap_or_else(|| self.old.sealed_end());
@@ -280,10 +297,10 @@ impl Planner<'_> {
         let chain = self.segment(id).and_then(|segment| segment.scan.as_ref()).and_then(|scan| scan.chain());
         let held = chain.map_or(0, |run| u64::from(run.ordinals.end));
         let ends = chain.map_or(FIRST_FRAME, |run| run.positions.end);
-        let head = self.segment(id).and_then(|segment| segment.store.head());
-        let ours = head.is_some_and(|head| head.uuid == self.old.uuid && head.id == id);
+        let only = self.runs(id).len() <= 1;
+        let ours = self.segment(id).is_some_and(|segment| self.is_own(segment));
         // (Records behind the Close: then the MANIFEST is older than the store.)
-        ours && close.length >= FIRST_FRAME && long_enough && held == wanted && ends >= close.length
+        ours && close.length >= FIRST_FRAME && long_enough && held == wanted && ends >= close.length && only
     }
 
     /// After a clean close whose active store is intact: all stays as it is, but for what is damaged
@@ -293,10 +310,7 @@ impl Planner<'_> {
         let close = self.old.closed.unwrap_or(Close { length: 0, next_offset: self.old.sealed_end() });
         let active = self.old.unsealed().next().filter(|_| close.length > 0).map(|(id, _)| id);
         state.segments.retain(|id, segment| {
-            let ours = || {
-                let head = self.segment(*id).and_then(|segment| segment.store.head());
-                head.is_some_and(|head| head.uuid == self.old.uuid && head.id == *id)
-            };
+            let ours = || self.segment(*id).is_some_and(|segment| self.is_own(segment));
             segment.seal.is_some() || active == Some(*id) || ours()
         });
         Core { state, copy: None, next_offset: close.next_offset.max(self.old.front) }
@@ -324,10 +338,9 @@ impl Planner<'_> {
             let why = match &segment.store {
                 StoreFindings::Missing => Some("its store is not there"),
                 StoreFindings::Unreadable { .. } => Some("its store cannot be read"),
-                StoreFindings::Present { head, .. } => {
-                    let ours = head.is_some_and(|head| head.uuid == self.old.uuid && head.id == *id);
+                StoreFindings::Present { .. } => {
                     let holds = self.runs(*id).iter().any(|run| !run.ordinals.is_empty());
-                    (!ours && !holds).then_some("its store holds none of its records")
+                    (!self.is_own(segment) && !holds).then_some("its store holds none of its records")
                 }
                 StoreFindings::Listed { .. } => None,
             };
@@ -468,6 +481,9 @@ impl Planner<'_> {
         let real = |id: u64| names::store(self.survey.misnamed.get(&id).copied().unwrap_or(id));
         out.extend(listing.stores.keys().filter(|id| !keeps(id)).map(|id| real(*id)));
         out.extend(mends.iter().map(|mend| real(mend.id)));
+        if !mutant::on(Mutant::RepairMovedOver) {
+            out.extend(self.survey.shadowed.iter().map(|id| names::store(*id)));
+        }
         let stale = |id: &&u64| !keeps(id) || indexes.contains(id) || self.is_stale_index(core, **id);
         out.extend(listing.indexes.keys().filter(stale).map(|id| names::index(*id)));
         let unfinished = |name: &&String| names::id_of_unfinished_index(name).is_some();
@@ -534,6 +550,9 @@ impl Planner<'_> {
 
     fn why_out(&self, plan: &Plan, name: &str, dropped: &[(u64, &'static str)]) -> &'static str {
         let Some(id) = names::id_of_store(name) else { return "it belongs to no segment of the log" };
+        if self.survey.shadowed.contains(&id) {
+            return "it is not its segment's store, which lies under another name";
+        }
         // What lies under another's name is judged as what it is.
         let id = self.survey.misnamed.iter().find(|(_, under)| **under == id).map_or(id, |(own, _)| *own);
         let copied = plan.copy.iter().any(|copy| copy.pieces.iter().any(|piece| piece.id == id));

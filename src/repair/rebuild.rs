@@ -298,7 +298,8 @@ pub(super) fn state(guess: &State, hints: &Hints, settled: &Settled, seals: &BTr
         (None, Some(first)) if !missing => first,
         (None, _) => 0,
     };
-    if hints.first_offset.is_none() {
+    // No front lies before the first offset: where edits contradict each other on that, the records decide.
+    if hints.first_offset.is_none() || state.first_offset > state.front {
         state.first_offset = state.front;
     }
     state.lost = hints.lost.clone();

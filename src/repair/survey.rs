@@ -16,7 +16,7 @@ use crate::error::{Damage, Error, Result};
 use crate::frame::Seed;
 use crate::manifest::{self, Reading, Seal, State, Tail};
 use crate::recovery::{Depth, Findings, Listing, SegmentFindings, StoreFindings};
-use crate::recovery::{inspect_as, list, lost_edit, position_behind, proven_position, sectors, verdict};
+use crate::recovery::{find_positions, inspect_as, list, lost_edit, position_behind, sectors, verdict};
 use crate::scan::Defect;
 use crate::store::{self, FIRST_FRAME, Head, Origin};
 
@@ -74,6 +74,8 @@ pub struct Survey {
     pub open_end: bool,
     /// Stores that lie under another segment's name.
     pub(super) misnamed: Misnamed,
+    /// Ids whose names hold files that are nobody's, while their own stores lie under other names.
+    pub(super) shadowed: Vec<u64>,
     /// Segments that hold records, whose place in the log nothing tells.
     pub(super) unplaced: Vec<u64>,
 }
@@ -141,6 +143,9 @@ pub fn survey(disk: &dyn Disk, directory: &Path, basis: Basis) -> Result<Survey>
     for (id, name) in &misnamed {
         survey.write_under_its_own_name(*id, *name);
     }
+    let moved: BTreeSet<u64> = misnamed.values().copied().collect();
+    let is_shadowed = |id: &&u64| misnamed.contains_key(*id) && !moved.contains(*id);
+    survey.shadowed = listing.stores.keys().filter(is_shadowed).copied().collect();
     survey.misnamed = misnamed;
     Ok(survey)
 }
@@ -317,6 +322,7 @@ fn mended(disk: &dyn Disk, findings: Findings, rebuilt: Option<Rebuilt>) -> Resu
         rebuilt,
         open_end: false,
         misnamed: Misnamed::new(),
+        shadowed: Vec::new(),
         unplaced: Vec::new(),
     };
     let Reading::Whole { state, .. } = &survey.findings.manifest else { return Ok(survey) };
@@ -348,7 +354,7 @@ fn mended(disk: &dyn Disk, findings: Findings, rebuilt: Option<Rebuilt>) -> Resu
         runs.iter().any(|run| run.whole_ordinal > run.ordinals.start)
     };
     survey.open_end |= state.closed.is_none() && assessment.unplaced.iter().any(records);
-    assessment.proven_position = proven_position(disk, &findings.directory, &assessment)?;
+    find_positions(disk, &findings.directory, &mut assessment)?;
     findings.assessment = Some(assessment);
     survey.findings = findings;
     Ok(survey)

@@ -138,10 +138,11 @@ impl Prefixes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::property;
     use proptest::prelude::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, cases: 64, ..ProptestConfig::default() })]
+        #![proptest_config(property::config(64, None))]
         #[test]
         fn two_prefixes_give_the_checksum_of_what_is_between(
             bytes in prop::collection::vec(any::<u8>(), 0..5000), cut in any::<prop::sample::Index>(),

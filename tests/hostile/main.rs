@@ -19,6 +19,8 @@
 
 mod craft;
 mod memory;
+#[path = "../support/property.rs"]
+mod property;
 mod replay;
 #[path = "../fuzz/src/lib.rs"]
 #[allow(unused, reason = "shared with the fuzz targets, of which this binary needs a part")]

@@ -82,7 +82,7 @@ fn manifests() -> Vec<(&'static str, Vec<u8>)> {
         ("values", (1..MANY).map(|n| Edit::Meta { key: n.to_string(), value: Some(vec![]) }).collect()),
         (
             "a close of everything",
-            vec![created(1), Edit::Close(Close { length: u64::MAX, next_offset: 1 << 63 })],
+            vec![created(1), Edit::Close(Close { length: u64::MAX, next_offset: names::LARGEST_END })],
         ),
     ];
     let forged = |(name, edits): (&'static str, Vec<Edit>)| {

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use proptest::test_runner::FileFailurePersistence;
 
+use crate::property;
 use crate::shared::{mend, targets};
 
 type Target = fn(&[u8]);
@@ -69,14 +69,7 @@ fn seeds_of_mend() {
 }
 
 fn config(cases: u32) -> ProptestConfig {
-    ProptestConfig {
-        cases,
-        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/proptest-regressions/hostile.txt"
-        )))),
-        ..ProptestConfig::default()
-    }
+    property::config(cases, Some(concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/hostile.txt")))
 }
 
 fn input(most: usize) -> impl Strategy<Value = Vec<u8>> {

@@ -7,12 +7,12 @@
 use std::path::Path;
 
 use proptest::prelude::*;
-use proptest::test_runner::FileFailurePersistence;
 use stonelog::disk::sim::{Loss, SimDisk};
 use stonelog::recovery::{Depth, inspect};
 use stonelog::{DamagePolicy, Error};
 
 use crate::common::{DIRECTORY, after, append, append_batch, content, files, manual, open, options, path};
+use crate::support::property;
 
 /// Logs at rest: closed, cut off, in groups, truncated at both ends.
 fn logs() -> Vec<SimDisk> {
@@ -167,14 +167,10 @@ fn read_all(log: &stonelog::Log, check_content: bool, told: &str) {
 }
 
 fn config(cases: u32) -> ProptestConfig {
-    ProptestConfig {
+    property::config(
         cases,
-        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/proptest-regressions/g09_hostile_bytes.txt"
-        )))),
-        ..ProptestConfig::default()
-    }
+        Some(concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/g09_hostile_bytes.txt")),
+    )
 }
 
 proptest! {

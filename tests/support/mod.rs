@@ -20,6 +20,7 @@ pub mod gated;
 pub mod model;
 pub mod mutants;
 pub mod op;
+pub mod property;
 pub mod run;
 pub mod world;
 

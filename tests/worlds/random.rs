@@ -3,12 +3,12 @@
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use proptest::test_runner::FileFailurePersistence;
 use stonelog::Durability;
 use stonelog::disk::sim::{Capabilities, Loss, SimDisk, UnwrittenBytes};
 
 use crate::support::model::Model;
 use crate::support::op::{FaultKind, Op};
+use crate::support::property;
 use crate::support::run::{Setup, observe};
 use crate::support::world::{Crash, Fate, World, losses, recover_and_check};
 
@@ -113,19 +113,11 @@ fn told(world: &World, why: &str) -> String {
     format!("{why}\n  replay: {}", world.command())
 }
 
-fn cases() -> u32 {
-    std::env::var("STONELOG_WORLDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3000)
-}
-
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: cases(),
         max_shrink_iters: 20_000,
-        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/proptest-regressions/worlds.txt"
-        )))),
-        ..ProptestConfig::default()
+        ..property::config(3000, Some(
+            concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/worlds.txt")))
     })]
 
     #[test]

@@ -1,10 +1,10 @@
 //! The index in memory against a plain `Vec`: the law, its end, cuts across it, and readers beside the writer.
 
 use proptest::prelude::*;
-use proptest::test_runner::FileFailurePersistence;
 
 use super::chunks::{CHUNKS, place_of, records_of};
 use super::*;
+use crate::property;
 
 /// Units are small in these tests: `unit * 8`.
 fn at(unit: u32) -> u64 {
@@ -280,13 +280,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn config() -> ProptestConfig {
-    ProptestConfig {
-        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/proptest-regressions/index_memory.txt"
-        )))),
-        ..ProptestConfig::default()
-    }
+    property::config(256, Some(concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/index_memory.txt")))
 }
 
 proptest! {
