@@ -7,22 +7,24 @@
 //! opened at its first read, so that opening a log does not cost a file handle for each.
 
 mod index_check;
+mod index_file;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::disk::{self, Disk, DiskFile, Map, OpenMode};
+use crate::disk::{self, Disk, OpenMode};
 use crate::error::{Damage, Error, Result};
-use crate::frame::Seed;
-use crate::index::{self, INDEX_HEADER_BYTES, IndexHeader, IndexIdentity, MemoryIndex};
+use crate::index::{self, MemoryIndex};
 use crate::names;
-use crate::scan::{self, Defect, Extent};
+use crate::scan::{Defect, Source};
 use crate::store::{FIRST_FRAME, Payload, ReadFailure, Store};
 use crate::sync::{Mutex, PoisonError};
 
 pub(crate) use index_check::IndexCheck;
+use index_file::{FileIndex, open_index, write_index_bytes};
+pub(crate) use index_file::{Scanned, encode_index, reopen_active_index, scan_index, write_index};
 
 /// Where a log's segments live, and how they are read.
 #[derive(Debug)]
@@ -80,17 +82,6 @@ pub(crate) struct Segment {
 enum SegmentIndex {
     Memory(MemoryIndex),
     File { loaded: OnceLock<FileIndex>, rebuilt: OnceLock<FileIndex> },
-}
-
-struct FileIndex {
-    header: IndexHeader,
-    body: IndexBody,
-}
-
-enum IndexBody {
-    Map(Map),
-    File(Arc<dyn DiskFile>),
-    Memory(Vec<u8>),
 }
 
 impl fmt::Debug for Segment {
@@ -272,14 +263,19 @@ impl Segment {
         }
         let disk_failed = matches!(&failed, Some((_, ReadFailure::Io(error)))
             if error.kind() != std::io::ErrorKind::UnexpectedEof);
-        if let Some(index) = self.memory_index().filter(|_| !disk_failed) {
-            let position = self.scanned(store, index.len()).get(ordinal);
+        let mut unreadable = None;
+        if !disk_failed && self.may_be_elsewhere() {
+            let found = self.search(store, ordinal);
+            unreadable = found.err();
             let known = failed.as_ref().map(|(position, _)| *position);
-            if let Some(position) = position.filter(|at| Some(*at) != known)
+            if let Some(position) = found.ok().flatten().filter(|at| Some(*at) != known)
                 && let Ok((payload, header)) = store.read(position, ordinal, verify, self.place.use_maps)
             {
                 return Ok((payload, position.saturating_add(header.frame_bytes())));
             }
+        }
+        if let (None, Some(position)) = (&failed, unreadable) {
+            return Err(unreadable_at(store, position));
         }
         match failed {
             None => Err(self.damage(None, Some(offset), "no intact frame in the store carries this record")),
@@ -295,17 +291,38 @@ impl Segment {
         }
     }
 
-    /// Where the records of an active segment are, by a scan that is made once, when its index led wrong.
-    fn scanned(&self, store: &Store, count: u32) -> &MemoryIndex {
+    /// Whether the store may hold a record where the index does not say so.
+    fn may_be_elsewhere(&self) -> bool {
+        match &self.index {
+            SegmentIndex::Memory(_) => true,
+            SegmentIndex::File { rebuilt, .. } => rebuilt.get().is_some_and(|index| index.partial),
+        }
+    }
+
+    /// Where a record is, by a scan, which is kept if it saw all of the store. The error is the first position
+    /// that the disk could not read, where it found no record.
+    fn search(&self, store: &Store, ordinal: u32) -> std::result::Result<Option<u64>, u64> {
         if let Some(index) = self.scanned.get() {
-            return index;
+            return Ok(index.get(ordinal));
         }
         let _guard = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(index) = self.scanned.get() {
-            return index;
+            return Ok(index.get(ordinal));
         }
-        let index = scan_index(store, self.base, count, store.published());
-        self.scanned.get_or_init(|| index)
+        let length = self.sealed.map_or(store.published(), |sealed| sealed.length.min(store.published()));
+        let count = match (self.memory_index(), self.sealed) {
+            (Some(index), _) => index.len(),
+            (None, sealed) => record_count(self.base, sealed.map_or(0, |sealed| sealed.next_offset), length),
+        };
+        let Scanned { index, unreadable } = scan_index(store, self.base, count, length);
+        match (index.get(ordinal), unreadable) {
+            (found, None) => {
+                let _ = self.scanned.set(index);
+                Ok(found)
+            }
+            (Some(position), Some(_)) => Ok(Some(position)),
+            (None, Some(unreadable)) => Err(unreadable),
+        }
     }
 
     /// The position behind the record before `offset`, checked against frames: where a cut may go.
@@ -383,14 +400,15 @@ impl Segment {
         let end = self.sealed.map_or(0, |sealed| sealed.next_offset);
         let count = record_count(self.base, end, length.min(store.published()));
         let scanned = scan_index(store, self.base, count, length);
-        let bytes = encode_index(&self.place.uuid, self.id, length, &scanned, count);
-        let fits = count == self.count();
+        let bytes = encode_index(&self.place.uuid, self.id, length, &scanned.index, count);
+        // What the disk could not read now it may read again.
+        let whole = count == self.count() && scanned.unreadable.is_none();
         let kept =
-            fits && self.place.writable && write_index_bytes(&self.place, self.id, &bytes, false).is_ok();
+            whole && self.place.writable && write_index_bytes(&self.place, self.id, &bytes, false).is_ok();
         let loaded = if kept { FileIndex::load(&self.place, self.id, count, length).ok() } else { None };
         let index = match loaded {
             Some(index) => index,
-            None => FileIndex::in_memory(bytes).map_err(|defect| {
+            None => FileIndex::in_memory(bytes, scanned.unreadable.is_some()).map_err(|defect| {
                 self.damage(None, None, &format!("its index cannot be rebuilt: {defect}"))
             })?,
         };
@@ -398,79 +416,11 @@ impl Segment {
     }
 }
 
-impl FileIndex {
-    /// Opens an index file; the error says why it cannot be used.
-    fn load(place: &Place, id: u64, count: u32, store_length: u64) -> Result<FileIndex, String> {
-        let (header, file) =
-            open_index(place.disk.as_ref(), &place.directory, &place.uuid, id, count, store_length)?;
-        if place.use_maps
-            && let Some(map) = file.map(header.file_bytes()).map_err(|error| error.to_string())?
-        {
-            // An index file never changes: a new one gets a new inode by rename.
-            map.publish(header.file_bytes());
-            return Ok(FileIndex { header, body: IndexBody::Map(map) });
-        }
-        Ok(FileIndex { header, body: IndexBody::File(file) })
-    }
-
-    fn in_memory(bytes: Vec<u8>) -> Result<FileIndex, String> {
-        let header = IndexHeader::parse(&bytes).map_err(|defect| defect.to_string())?;
-        Ok(FileIndex { header, body: IndexBody::Memory(bytes) })
-    }
-
-    #[inline]
-    fn lookup(&self, ordinal: u32) -> std::io::Result<Option<u64>> {
-        match &self.body {
-            IndexBody::Map(map) => {
-                let body = map.bytes(INDEX_HEADER_BYTES as u64..self.header.file_bytes());
-                Ok(body.and_then(|body| self.header.lookup_in(body, ordinal)))
-            }
-            IndexBody::File(file) => self.header.lookup_with(ordinal, |buffer, position| {
-                disk::read_exact_at(file.as_ref(), buffer, position)
-            }),
-            IndexBody::Memory(bytes) => {
-                Ok(bytes.get(INDEX_HEADER_BYTES..).and_then(|body| self.header.lookup_in(body, ordinal)))
-            }
-        }
-    }
-}
-
-/// Opens an index file and checks all of it: header, what the manifest says, body.
-fn open_index(
-    disk: &dyn Disk,
-    directory: &Path,
-    uuid: &[u8; 16],
-    id: u64,
-    count: u32,
-    store_length: u64,
-) -> Result<(IndexHeader, Arc<dyn DiskFile>), String> {
-    let path = directory.join(names::index(id));
-    let text = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => "it is missing".to_string(),
-        _ => error.to_string(),
-    };
-    let file = disk::retry_interrupted(|| disk.open(&path, OpenMode::Read)).map_err(text)?;
-    let length = disk::retry_interrupted(|| file.length()).map_err(text)?;
-    let mut head = vec![0; INDEX_HEADER_BYTES];
-    disk::read_exact_at(file.as_ref(), &mut head, 0).map_err(|_| "it is cut short".to_string())?;
-    let header = IndexHeader::parse(&head).map_err(|defect| defect.to_string())?;
-    let seed = Seed::of_segment(uuid, id).value();
-    header.matches(id, seed, count, store_length).map_err(|defect| defect.to_string())?;
-    if header.file_bytes() != length {
-        return Err(format!("it has {length} bytes instead of {}", header.file_bytes()));
-    }
-    let mut check = header.check_body();
-    let mut buffer = vec![0; 64 << 10];
-    let mut position = INDEX_HEADER_BYTES as u64;
-    while position < length {
-        let take = usize::try_from(length - position).unwrap_or(usize::MAX).min(buffer.len());
-        let piece = buffer.get_mut(..take).unwrap_or_default();
-        disk::read_exact_at(file.as_ref(), piece, position).map_err(text)?;
-        check.update(piece);
-        position += take as u64;
-    }
-    check.finish().map_err(|defect| defect.to_string())?;
-    Ok((header, file))
+/// The disk's error at a position that a scan could not read.
+fn unreadable_at(store: &Store, position: u64) -> Error {
+    let again = Source::read(store, position, &mut [0]).err();
+    let error = again.unwrap_or_else(|| std::io::Error::other("a scan could not read these bytes"));
+    Error::io("reading", store.path(), Some(position), error)
 }
 
 /// How many records lie between two offsets, as far as a store of `length` bytes can hold them: a
@@ -478,96 +428,4 @@ fn open_index(
 pub(crate) fn record_count(base: u64, end: u64, length: u64) -> u32 {
     let most = length.saturating_sub(FIRST_FRAME) / crate::frame::HEADER_BYTES;
     u32::try_from(end.saturating_sub(base).min(most)).unwrap_or(u32::MAX)
-}
-
-/// Loads the index that a clean close wrote for the active segment into memory; rebuilds it from
-/// the store where it cannot be used.
-pub(crate) fn reopen_active_index(
-    place: &Place,
-    store: &Store,
-    base: u64,
-    count: u32,
-    length: u64,
-) -> MemoryIndex {
-    let loaded = FileIndex::load(place, store.id(), count, length).and_then(|file| {
-        let memory = MemoryIndex::new();
-        for ordinal in 0..count {
-            let position = file.lookup(ordinal).map_err(|error| error.to_string())?;
-            let _ = memory.push(position.unwrap_or(index::NO_FRAME)); // An index had it: it fits.
-        }
-        Ok(memory)
-    });
-    loaded.unwrap_or_else(|defect| {
-        tracing::info!(segment = store.id(), %defect, "index not usable: rebuilding it from the store");
-        scan_index(store, base, count, length)
-    })
-}
-
-/// Scans a store for its first `count` records: [`index::NO_FRAME`] where none is intact.
-pub(crate) fn scan_index(store: &Store, base: u64, count: u32, length: u64) -> MemoryIndex {
-    let extent = Extent {
-        seed: store.seed(),
-        start: FIRST_FRAME,
-        end: length,
-        base: Some(base),
-        ordinal_end: Some(count),
-    };
-    let index = MemoryIndex::new();
-    let leave_out_up_to = |ordinal: u32| {
-        for _ in index.len()..ordinal {
-            let _ = index.push(index::NO_FRAME);
-        }
-    };
-    scan::scan(store, &extent, |frame| {
-        let ordinal = frame.header.ordinal;
-        // Ordinals ascend; a gap's entries say "no frame".
-        if frame.header.kind.is_record() && (index.len()..count).contains(&ordinal) {
-            leave_out_up_to(ordinal);
-            let _ = index.push(frame.position); // Positions in a store always fit.
-        }
-    });
-    leave_out_up_to(count);
-    index
-}
-
-pub(crate) fn encode_index(
-    uuid: &[u8; 16],
-    id: u64,
-    store_length: u64,
-    index: &MemoryIndex,
-    count: u32,
-) -> Vec<u8> {
-    let identity = IndexIdentity { segment_id: id, seed: Seed::of_segment(uuid, id).value() };
-    index::encode(&identity, store_length, index.positions(count), count)
-}
-
-/// Writes a segment's index file whole: temporary name, fsync, rename.
-pub(crate) fn write_index(
-    place: &Place,
-    id: u64,
-    store_length: u64,
-    index: &MemoryIndex,
-    count: u32,
-) -> Result<()> {
-    let bytes = encode_index(&place.uuid, id, store_length, index, count);
-    write_index_bytes(place, id, &bytes, true)
-}
-
-fn write_index_bytes(place: &Place, id: u64, bytes: &[u8], durable: bool) -> Result<()> {
-    let disk = place.disk.as_ref();
-    let temporary = place.path(&names::index_temporary(id));
-    let path = place.path(&names::index(id));
-    let written = (|| {
-        disk::remove_if_present(disk, &temporary)?;
-        let file = disk::retry_interrupted(|| disk.open(&temporary, OpenMode::CreateNew))?;
-        disk::write_all_at(file.as_ref(), bytes, 0)?;
-        if durable {
-            disk::retry_interrupted(|| file.sync())?;
-        }
-        disk::retry_interrupted(|| disk.rename(&temporary, &path))
-    })();
-    written.map_err(|error| {
-        let _ = disk.remove(&temporary);
-        Error::io_or_no_space("writing", &path, bytes.len() as u64, error)
-    })
 }

@@ -24,10 +24,10 @@ use std::thread;
 use std::time::Duration;
 
 use stonelog::disk::Background;
-use stonelog::disk::sim::{Fault, SimDisk};
+use stonelog::disk::sim::{Fault, FaultError, Operation, SimDisk};
 use stonelog::frame::{PayloadChecksum, Seed, decode_header, encode_header};
 use stonelog::manifest::{self, Born, Close, Edit, Reading, Seal, State};
-use stonelog::{DamagePolicy, Durability, Error, Log, MAX_OFFSET, Options, SegmentInfo, Ticket};
+use stonelog::{DamagePolicy, Durability, Error, Log, MAX_OFFSET, Options, ReadMode, SegmentInfo, Ticket};
 
 #[path = "support/gated.rs"]
 mod gated;
@@ -692,4 +692,48 @@ fn a_store_that_reaches_beyond_the_next_ones_base_is_served_up_to_it() {
     for offset in 0..4 {
         assert_eq!(&log.read(offset).unwrap()[..], format!("r{offset}").as_bytes(), "{offset}");
     }
+}
+
+/// A closed log of sealed segments, of which the first has no index.
+fn with_an_index_gone() -> SimDisk {
+    let disk = SimDisk::new(1);
+    let log = options(&disk).segment_bytes(16 << 10).open(DIRECTORY).unwrap();
+    for offset in 0..50u64 {
+        log.append([b'a' + offset as u8; 700]).unwrap();
+    }
+    log.close().unwrap();
+    disk.remove_file(path("0000000000000001.index")).unwrap();
+    disk
+}
+
+/// G5. While an index was rebuilt, what the disk could not read counted as no frame: one failed read, and records that
+/// are there read as damaged, by an index that was kept, and written. Random worlds found it, once in 24,000. A
+/// scan that could not read all says so; its index is kept for what it has, and for the rest the disk is asked again.
+#[test]
+fn a_read_that_fails_while_an_index_is_rebuilt_is_no_damage() {
+    let is = |log: &Log, offset: u64| match log.read(offset) {
+        Ok(record) => {
+            assert_eq!(&*record, [b'a' + offset as u8; 700], "{offset}");
+            true
+        }
+        Err(Error::Io { .. }) => false,
+        Err(error) => panic!("{offset}: {error}"),
+    };
+    let mut failed = 0;
+    for nth in 1..8 {
+        let disk = with_an_index_gone();
+        let log = options(&disk).read_mode(ReadMode::Buffered).open(DIRECTORY).unwrap();
+        disk.inject(Fault::Error { operation: Operation::Read, nth, error: FaultError::Io });
+        failed += (0..50).filter(|offset| !is(&log, *offset)).count();
+        disk.clear_faults();
+        assert!((0..50).all(|offset| is(&log, offset)), "read {nth} failed, once");
+    }
+    assert!(failed > 3, "{failed}");
+    // A page that cannot be read: its records cannot; the others can, and no index is written that lacks one.
+    let disk = with_an_index_gone();
+    disk.set_unreadable(path(FIRST_STORE), 8192..12288).unwrap();
+    let log = options(&disk).read_mode(ReadMode::Buffered).open(DIRECTORY).unwrap();
+    let unread: Vec<u64> = (0..50).filter(|offset| !is(&log, *offset)).collect();
+    assert_eq!(unread, (9..16).collect::<Vec<u64>>());
+    assert!(disk.read_file(path("0000000000000001.index")).is_none());
 }

@@ -156,7 +156,7 @@ fn index(disk: &dyn Disk, from: &Path, target: &Path, state: &State, id: u64) ->
     let before = state.segments.range(..id).next_back().and_then(|(_, before)| before.seal);
     let base = segment.base.or(before.map(|seal| seal.next_offset)).unwrap_or(state.front);
     let count = record_count(base, seal.next_offset, seal.length);
-    let index = scan_index(&store, base, count, seal.length);
+    let index = scan_index(&store, base, count, seal.length).index;
     write_index(disk, target, &state.uuid, id, seal.length, &index, count).map(Some)
 }
 

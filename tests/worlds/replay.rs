@@ -18,6 +18,19 @@ fn replay() {
     }
 }
 
+/// Worlds that failed once.
+#[test]
+fn they_do_not_fail_again() {
+    // A failed read while an index was rebuilt: an intact record read as damaged.
+    for text in [
+        "seed=39109 durability=interval segment=4096 ops=append:0,append:4200,fill:3,submit:0,fault:read:1,append:0,\
+                  fault:read:2,front:2 crash=",
+    ] {
+        let world: World = text.parse().unwrap();
+        world.replay().unwrap_or_else(|why| panic!("{why}\n  replay: {}", world.command()));
+    }
+}
+
 #[test]
 fn a_world_is_what_its_text_says() {
     for text in [
