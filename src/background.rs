@@ -1,8 +1,8 @@
 //! Background work: the committer and the keeper.
 //!
 //! It owns the two threads, or their inline stand-in on a simulated disk. The committer commits
-//! where submitted bytes have no leader; the keeper prepares segments ahead, seals those behind, and removes
-//! files that were let go of.
+//! where submitted bytes have no leader; the keeper prepares segments ahead, seals those behind, and removes and
+//! closes files that were let go of.
 //! It decides nothing about what they do. Invariant: both threads end before the last handle is
 //! gone.
 

@@ -64,6 +64,7 @@ impl Handle {
         // Whatever comes of it, nothing is taken any more: then the lock can go.
         let outcome = self.core.close();
         lock(&self.threads).stop(&self.core);
+        self.core.dropped.close_unlinked();
         lock(&self.lock).take();
         *closed = Some(outcome.clone());
         outcome

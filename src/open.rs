@@ -171,7 +171,7 @@ fn recover(
         }
         applied => applied?,
     };
-    let Applied { manifest, copied } = applied;
+    let Applied { manifest, copied, unlinked } = applied;
     let state = manifest.state();
     let place = place(options, directory, state.uuid, true);
     let mut table = sealed_table(&place, state);
@@ -207,6 +207,7 @@ fn recover(
         }
     }
     let core = Core::new(place, options.clone(), Some(manifest), writer, table, next_offset);
+    core.dropped.add_unlinked(unlinked);
     Ok((core, plan.recovery))
 }
 

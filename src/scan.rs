@@ -49,6 +49,14 @@ pub trait Source {
     /// # Errors
     /// When the bytes cannot be read: the scanner notes them as unreadable and goes on.
     fn read(&self, position: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// The same, where most likely there are but zeros: nobody will read them again.
+    ///
+    /// # Errors
+    /// The same.
+    fn read_zeros(&self, position: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.read(position, buffer)
+    }
 }
 
 impl Source for [u8] {
@@ -195,6 +203,7 @@ pub fn scan(source: &(impl Source + ?Sized), extent: &Extent, mut sink: impl FnM
         extent: Extent { end, ..extent.clone() },
         window: Window::new(source, end, WINDOW_BYTES, Ahead::Yes),
         probe: Window::new(source, end, PROBE_BYTES, Ahead::No),
+        zeros_from: end,
         credit: end,
         prefixes: None,
         hashed_bytes: 0,
@@ -226,6 +235,8 @@ struct Scanner<'a, S: Source + ?Sized> {
     window: Window<'a, S>,
     /// Looks aside, at single places, without moving the window.
     probe: Window<'a, S>,
+    /// From here on there are but zeros, which are never a frame: nothing to search, nor to read again.
+    zeros_from: u64,
     /// How many bytes may still be hashed in vain before prefixes are taken.
     credit: u64,
     prefixes: Option<Prefixes>,
@@ -258,6 +269,10 @@ impl<S: Source + ?Sized> Scanner<'_, S> {
             if first {
                 outcome.broken = gap.map(|defect| Broken { position: next_position, defect });
                 outcome.tail = self.nonzero(rest_from);
+                // What the disk did not give may be given when it is asked again.
+                if self.window.unreadable.is_empty() {
+                    self.zeros_from = outcome.tail.as_ref().map_or(next_position, |tail| tail.end);
+                }
             }
             let found = self.search(next_position, next_ordinal);
             match found.filter(|_| !mutant::on(Mutant::SearchOmitted)) {
@@ -377,7 +392,8 @@ impl<S: Source + ?Sized> Scanner<'_, S> {
             }
         }
         let mut position = gap.checked_add(frame::ALIGNMENT)?;
-        while position.checked_add(HEADER_BYTES)? <= self.extent.end {
+        // (A header that begins before those zeros may end in them: a mark's lag is 0.)
+        while position < self.zeros_from && position.checked_add(HEADER_BYTES)? <= self.extent.end {
             let bytes = self.window.bytes_from(position)?;
             // A word of zeros holds kind 0, which is never a frame.
             let zeros = leading_zero_words(bytes);
@@ -451,18 +467,19 @@ impl<S: Source + ?Sized> Scanner<'_, S> {
         while position < self.extent.end {
             let bytes = self.window.bytes_from(position)?;
             let length = bytes.len() as u64;
-            if leading_zero_words(bytes) * 8 == bytes.len() {
-                position += length;
-                continue;
-            }
-            if let (Some(first), Some(last)) =
-                (bytes.iter().position(|byte| *byte != 0), bytes.iter().rposition(|byte| *byte != 0))
+            let zeros = leading_zero_words(bytes) * 8 == bytes.len();
+            if !zeros
+                && let Some(first) = bytes.iter().position(|byte| *byte != 0)
+                && let Some(last) = bytes.iter().rposition(|byte| *byte != 0)
             {
                 let start = found.as_ref().map_or(position + first as u64, |range| range.start);
                 found = Some(start..position + last as u64 + 1);
             }
+            // Behind zeros comes more of what was reserved.
+            self.window.expects_zeros = zeros;
             position += length;
         }
+        self.window.expects_zeros = false;
         found
     }
 }

@@ -536,6 +536,10 @@ impl Source for FileSource<'_> {
     fn read(&self, position: u64, buffer: &mut [u8]) -> io::Result<()> {
         disk::read_exact_at(self.file, buffer, position)
     }
+
+    fn read_zeros(&self, position: u64, buffer: &mut [u8]) -> io::Result<()> {
+        disk::read_exact_past_cache_at(self.file, buffer, position)
+    }
 }
 
 impl Source for Store {

@@ -36,7 +36,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("carve", &["frame", "scan", "store"]),
     ("index", &["error", "frame", "sync"]),
     ("segment", &["disk", "error", "frame", "index", "names", "scan", "store", "sync"]),
-    ("dropped", &["segment", "sync"]),
+    ("dropped", &["disk", "segment", "sync"]),
     ("segment_writer", &["error", "frame", "index", "store"]),
     ("manifest", &["disk", "error", "frame", "names", "scan"]),
     ("directory", &["disk", "error", "manifest"]),

@@ -119,6 +119,38 @@ fn reserve_fills_holes() {
     assert!(contents(&*file)[(4 << 20) - 4096..].iter().all(|byte| *byte == 7));
 }
 
+/// Whatever the page cache holds of a file and the disk does not: bytes just written, over holes and over reserved space.
+#[test]
+fn reads_past_the_cache_show_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = open(&dir.path().join("file"), OpenMode::CreateNew);
+    file.reserve(100_000).unwrap();
+    file.set_length(150_001).unwrap();
+    let pattern: Vec<u8> = (0..30_000u32).map(|number| (number % 251) as u8 | 1).collect();
+    for round in 0..3 {
+        for position in [0, 5_000, 70_003, 120_000] {
+            write_all_at(&*file, &pattern[round * 100..], position + round as u64 * 1_000).unwrap();
+        }
+        for position in [
+            0, 1, 511, 512, 4_095, 4_096, 40_960, 65_537, 99_999, 119_000, 149_999, 150_000, 150_001, 200_000,
+        ] {
+            for length in [0, 1, 16, 4_095, 4_096, 8_192, 12_289, 70_000, 200_000] {
+                let (mut usual, mut past) = (vec![9; length], vec![8; length]);
+                let count = file.read_at(&mut usual, position).unwrap();
+                assert_eq!(
+                    file.read_past_cache_at(&mut past, position).unwrap(),
+                    count,
+                    "{length} at {position}"
+                );
+                assert_eq!(usual[..count], past[..count], "{length} at {position}");
+            }
+        }
+        if round == 1 {
+            file.sync().unwrap();
+        }
+    }
+}
+
 #[test]
 fn a_reservation_that_fails_leaves_the_file_as_it_was() {
     let dir = tempfile::tempdir().unwrap();

@@ -134,6 +134,12 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Reads up to `buffer.len()` bytes at `position`; 0 means the end of the file.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
 
+    /// As [`read_at`](Self::read_at), and shows the same, for bytes that are not read again, such as zeros in reserved
+    /// space: a disk that would keep a copy of them in memory may read them past its cache.
+    fn read_past_cache_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        self.read_at(buffer, position)
+    }
+
     /// Writes up to `bytes.len()` bytes at `position`, growing the file where needed.
     fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<usize>;
 
@@ -161,6 +167,21 @@ pub fn read_exact_at(file: &dyn DiskFile, buffer: &mut [u8], position: u64) -> i
     let wanted = buffer.len();
     let got = read_up_to(file, buffer, position)?;
     if got == wanted { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+/// [`read_exact_at`], by [`DiskFile::read_past_cache_at`].
+///
+/// # Errors
+/// As there.
+pub(crate) fn read_exact_past_cache_at(
+    file: &dyn DiskFile,
+    buffer: &mut [u8],
+    position: u64,
+) -> io::Result<()> {
+    match retry_interrupted(|| file.read_past_cache_at(buffer, position))? {
+        count if count == buffer.len() => Ok(()),
+        _ => read_exact_at(file, buffer, position),
+    }
 }
 
 /// Reads up to `buffer.len()` bytes at `position`, fewer only where the file ends.

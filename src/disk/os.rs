@@ -45,6 +45,9 @@ pub struct OsDisk;
 #[derive(Debug)]
 struct OsFile {
     file: File,
+    /// The same file, open for reads past the page cache, once they were asked for; none where there are no such reads.
+    #[cfg(target_os = "linux")]
+    direct: std::sync::OnceLock<Option<File>>,
 }
 
 /// Holds the advisory lock.
@@ -131,13 +134,13 @@ impl Disk for OsDisk {
                 options.write(true).create_new(true);
             }
         }
-        Ok(Arc::new(OsFile { file: options.open(path)? }))
+        Ok(Arc::new(OsFile::new(options.open(path)?)))
     }
 
     fn lock(&self, path: &Path) -> io::Result<LockAttempt> {
         // Never truncated at opening: until the lock is ours, the text in it is the holder's.
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        let file = OsFile { file };
+        let file = OsFile::new(file);
         match fs2::FileExt::try_lock_exclusive(&file.file) {
             Ok(()) => {
                 // The id is a courtesy to whoever is turned away, the lock is what counts: a full
@@ -186,7 +189,58 @@ fn is_contended(error: &io::Error) -> bool {
     error.kind() == contended.kind() || error.raw_os_error() == contended.raw_os_error()
 }
 
+/// `O_DIRECT`, which std does not name; none where this crate does not know it.
+#[cfg(target_os = "linux")]
+const O_DIRECT: Option<i32> = if cfg!(any(target_arch = "x86_64", target_arch = "riscv64")) {
+    Some(0o40_000)
+} else if cfg!(any(target_arch = "aarch64", target_arch = "arm")) {
+    Some(0o200_000)
+} else {
+    None
+};
+
+/// Positions, lengths and addresses of reads past the page cache are multiples of this.
+#[cfg(target_os = "linux")]
+const DIRECT_BYTES: usize = 4096;
+
 impl OsFile {
+    const fn new(file: File) -> OsFile {
+        OsFile {
+            file,
+            #[cfg(target_os = "linux")]
+            direct: std::sync::OnceLock::new(),
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn open_direct(&self) -> Option<File> {
+        use std::os::fd::AsRawFd;
+        use std::os::unix::fs::OpenOptionsExt;
+        // By its descriptor: the file may have another name by now, and the name another file.
+        let itself = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        OpenOptions::new().read(true).custom_flags(O_DIRECT?).open(itself).ok()
+    }
+
+    /// Reads past the page cache; none where that does not give all of `buffer`, for whatever reason.
+    #[cfg(target_os = "linux")]
+    fn read_direct(&self, buffer: &mut [u8], position: u64) -> Option<()> {
+        const PIECE_BYTES: usize = 256 << 10;
+        let direct = self.direct.get_or_init(|| self.open_direct()).as_ref()?;
+        // A piece that begins and ends inside of pages, and the way to the first address that is a multiple.
+        let mut room = vec![0; PIECE_BYTES.min(buffer.len()) + 3 * DIRECT_BYTES];
+        let aligned = room.as_ptr().align_offset(DIRECT_BYTES);
+        let mut at = position;
+        for piece in buffer.chunks_mut(PIECE_BYTES) {
+            let skipped = usize::try_from(at % DIRECT_BYTES as u64).ok()?;
+            let end = skipped.checked_add(piece.len())?;
+            let pages = room.get_mut(aligned..aligned.checked_add(end.next_multiple_of(DIRECT_BYTES))?)?;
+            let got = FileExt::read_at(direct, pages, at - skipped as u64).ok()?;
+            piece.copy_from_slice(pages.get(..got)?.get(skipped..end)?);
+            at = at.checked_add(piece.len() as u64)?;
+        }
+        Some(())
+    }
+
     /// Leaves the process id in the lock file, as a line of text. Written first and cut after: to
     /// cut first would give up the file's block, which a full disk may not give back.
     fn leave_process_id(&self, pid: u32) -> io::Result<()> {
@@ -249,6 +303,17 @@ impl DiskFile for OsFile {
     #[cfg(windows)]
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         self.file.seek_read(buffer, position)
+    }
+
+    /// By `O_DIRECT`. To read a hole, or reserved space, through the page cache costs a page of memory for each
+    /// page of zeros. The kernel first writes out what the cache holds of these pages and the disk does not, so that the
+    /// bytes are the same.
+    #[cfg(target_os = "linux")]
+    fn read_past_cache_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        match self.read_direct(buffer, position) {
+            Some(()) => Ok(buffer.len()),
+            None => self.read_at(buffer, position),
+        }
     }
 
     #[cfg(unix)]

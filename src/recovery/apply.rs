@@ -1,9 +1,10 @@
 //! Carrying out a plan, crash-safe and to be begun again at any step.
 //!
 //! It owns the order: copy and fsync the copy and its directory; write the fresh MANIFEST; only
-//! then move and remove files. It decides nothing. Invariants: up to the fresh MANIFEST's directory
-//! fsync nothing that the old manifest needs has changed; afterwards only files go that the fresh
-//! one does not name, so that a crash anywhere leaves either the old log or the new one.
+//! then move and remove files. It decides nothing but which removed files are closed later.
+//! Invariants: up to the fresh MANIFEST's directory fsync nothing that the old manifest needs has
+//! changed; afterwards only files go that the fresh one does not name, so that a crash anywhere
+//! leaves either the old log or the new one.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ use crate::store::{self, FIRST_FRAME, Origin, Store};
 pub(crate) const QUARANTINE_FILES: usize = 64;
 /// At most this many bytes are kept in `quarantine/`; the oldest go first.
 pub(crate) const QUARANTINE_BYTES: u64 = 1 << 30;
+/// At most this many removed stores are held open: more than a crash leaves unsealed, few among a process's handles.
+const MOST_UNLINKED: usize = 16;
 
 /// A copy, finished and durable.
 pub(crate) struct Copied {
@@ -35,6 +38,9 @@ pub(crate) struct Copied {
 pub(crate) struct Applied {
     pub(crate) manifest: ManifestFile,
     pub(crate) copied: Option<Copied>,
+    /// Removed stores, durably without a name, whose space is free once they are closed: that takes long, and nothing
+    /// has to wait for it but a full disk.
+    pub(crate) unlinked: Vec<Arc<dyn DiskFile>>,
 }
 
 /// Carries out `plan`.
@@ -70,8 +76,15 @@ pub(crate) fn apply(disk: &Arc<dyn Disk>, directory: &Path, plan: &mut Plan, old
             moved => moved?,
         }
     }
+    let mut unlinked = Vec::new();
     for name in &plan.remove {
-        remove_if_present(disk.as_ref(), &directory.join(name))?;
+        let path = directory.join(name);
+        // Without ballast nothing is held open: it may hold what the next opening needs.
+        if manifest.has_ballast() && unlinked.len() < MOST_UNLINKED && names::id_of_store(name).is_some() {
+            // One that cannot be opened is as well removed.
+            unlinked.extend(disk.open(&path, OpenMode::Read).ok());
+        }
+        remove_if_present(disk.as_ref(), &path)?;
     }
     if !plan.remove.is_empty() {
         // Removed files that come back at a power cut would hold the space that the next opening
@@ -82,7 +95,7 @@ pub(crate) fn apply(disk: &Arc<dyn Disk>, directory: &Path, plan: &mut Plan, old
     if !plan.quarantine.is_empty() && disk.exists(&directory.join(names::QUARANTINE)).unwrap_or(false) {
         bound_quarantine(disk.as_ref(), directory)?;
     }
-    Ok(Applied { manifest, copied })
+    Ok(Applied { manifest, copied, unlinked })
 }
 
 /// Makes room on a full disk, before a sparing plan is applied: prepared segments that were never

@@ -34,7 +34,7 @@ pub enum Depth {
 ///
 /// Segments are scanned by as many threads as the machine runs at once, at most eight (none but the caller's
 /// where the disk has no threads of its own); what is found does not depend on who scanned what. Memory: for
-/// each thread about 1.2 MiB, and 16 MiB more while bytes that were made to look like frames are scanned
+/// each thread about 1.5 MiB, and 16 MiB more while bytes that were made to look like frames are scanned
 /// (see [`scan`](crate::scan)); for each segment its runs of intact frames, one where nothing is damaged and
 /// at most [`MOST_RUNS`](crate::scan::MOST_RUNS). Never more for more or smaller records.
 ///

@@ -25,6 +25,8 @@ pub(crate) struct Window<'a, S: Source + ?Sized> {
     pub(crate) end: u64,
     size: usize,
     ahead: Ahead,
+    /// Whether what is read next is most likely zeros.
+    pub(crate) expects_zeros: bool,
     start: u64,
     buffer: Vec<u8>,
     pub(crate) unreadable: Vec<Range<u64>>,
@@ -32,7 +34,8 @@ pub(crate) struct Window<'a, S: Source + ?Sized> {
 
 impl<'a, S: Source + ?Sized> Window<'a, S> {
     pub(crate) fn new(source: &'a S, end: u64, size: usize, ahead: Ahead) -> Window<'a, S> {
-        Window { source, end, size, ahead, start: 0, buffer: Vec::new(), unreadable: Vec::new() }
+        let (buffer, unreadable) = (Vec::new(), Vec::new());
+        Window { source, end, size, ahead, expects_zeros: false, start: 0, buffer, unreadable }
     }
 
     /// Whether a header at `position` is in memory.
@@ -74,7 +77,12 @@ impl<'a, S: Source + ?Sized> Window<'a, S> {
         };
         self.start = position;
         self.buffer.resize(length, 0);
-        if self.source.read(position, &mut self.buffer).is_ok() {
+        let read = if self.expects_zeros {
+            self.source.read_zeros(position, &mut self.buffer)
+        } else {
+            self.source.read(position, &mut self.buffer)
+        };
+        if read.is_ok() {
             return;
         }
         // Page by page, as the file's pages lie: one that cannot be read takes no byte of another with it.

@@ -1,14 +1,15 @@
 //! G1, G2, G5, G10. What is done with space takes nothing from anybody: zeros written ahead of small groups, what a
-//! sealed store gives back, files that are removed after the truncation has returned.
+//! sealed store gives back, files that are removed after the truncation has returned, files that a recovery removed and
+//! that are closed behind it.
 //!
 //! What it would catch: zeros over a frame; a tail of zeros taken for a tear or for damage; a store cut below its
 //! Seal; space that is given back and stays lost to the next append, or to the next manifest; dropped files that stay
-//! for ever.
+//! for ever; an opening that needs the space of files which a dying process has not let go of yet.
 
-use stonelog::disk::sim::{Capabilities, Loss, SimDisk, UnwrittenBytes};
+use stonelog::disk::sim::{Capabilities, Fault, Loss, Operation, SimDisk, UnwrittenBytes};
 use stonelog::{Durability, Log, Options};
 
-use crate::common::{DIRECTORY, after, killed, options, path, stores};
+use crate::common::{DIRECTORY, after, killed, no_space, options, path, poisoned, stores};
 use crate::support::losses;
 
 /// Segments that hold some groups of a few KiB, so that zeros are written ahead.
@@ -196,4 +197,139 @@ fn the_next_manifest_has_what_was_dropped() {
             }
         }
     }
+}
+
+/// The space of files that have no name and are open. (Nothing is open on a fork.)
+fn held(disk: &SimDisk) -> u64 {
+    disk.used_bytes() - disk.fork().used_bytes()
+}
+
+/// A log that was killed with records which the next opening has to copy, and how many records it holds. There is
+/// `room` for so many bytes more, if that is said.
+fn killed_with_a_tail(seed: u64, room: Option<u64>) -> (SimDisk, u64) {
+    let disk = SimDisk::new(seed);
+    let options = roomy(&disk).durability(Durability::Manual).readers_see_appended(true);
+    let log = options.open(DIRECTORY).unwrap();
+    let append_to = |end| {
+        while log.offsets().end < end {
+            log.append(payload(log.offsets().end)).unwrap();
+        }
+    };
+    append_to(70);
+    log.sync().unwrap();
+    append_to(110);
+    // A process that dies takes what is buffered; what is read was written.
+    let next = log.offsets().end;
+    log.read(next - 1).unwrap();
+    let world = killed(&disk);
+    world.set_capacity(room.map(|room| world.used_bytes() + room));
+    (world, next)
+}
+
+/// An opening has the names of the stores that it copied durably gone, and their space when nobody has to wait for it.
+#[test]
+fn what_a_recovery_removed_is_closed_behind_it() {
+    for seed in 0..16 {
+        let (disk, _) = killed_with_a_tail(seed, None);
+        let log = roomy(&disk).open(DIRECTORY).unwrap();
+        let removed = log.recovery().removed.clone();
+        assert!(removed.iter().any(|name| stonelog::names::id_of_store(name).is_some()), "{removed:?}");
+        assert!(held(&disk) > 0, "seed {seed}: nothing was left to the background");
+        for world in [after(&disk, Loss::Nothing), after(&disk, Loss::Seeded(seed)), killed(&disk)] {
+            assert!(stores(&world).iter().all(|name| !removed.contains(name)), "seed {seed}: {removed:?}");
+        }
+        let mut appended = 0;
+        while held(&disk) > 0 {
+            log.append(payload(log.offsets().end)).unwrap();
+            appended += 1;
+            assert!(appended < 100, "seed {seed}: the background never closes them");
+        }
+    }
+}
+
+/// Whoever finds the disk full has them closed before it gives up, and whatever ends the log closes them.
+#[test]
+fn what_a_recovery_removed_keeps_nobody_out() {
+    for seed in 0..16 {
+        // Room for the copy and the manifests, not for more.
+        let full = || {
+            let (disk, next) = killed_with_a_tail(seed, Some(2 << 20));
+            let log = roomy(&disk).open(DIRECTORY).unwrap();
+            let copied = held(&disk);
+            assert!(copied > 0, "seed {seed}");
+            disk.set_capacity(Some(disk.used_bytes()));
+            (disk, log, next, copied)
+        };
+        let (disk, log, next, copied) = full();
+        while log.append(payload(log.offsets().end)).is_ok() {}
+        no_space(log.append(payload(log.offsets().end)));
+        assert_eq!(held(&disk), 0, "seed {seed}: an append gave up");
+        // At least half of what was held was used for records.
+        assert!(
+            (log.offsets().end - next) * 4000 > copied / 2,
+            "seed {seed}: {} of {copied}",
+            log.offsets().end - next
+        );
+
+        let (disk, log, ..) = full();
+        while log.put_meta("position", vec![1; 60_000]).is_ok() && held(&disk) > 0 {}
+        assert_eq!(held(&disk), 0, "seed {seed}: a change of the manifest gave up");
+
+        let (disk, log, ..) = full();
+        log.close().unwrap();
+        assert_eq!(held(&disk), 0, "seed {seed}: closed");
+
+        let (disk, log, ..) = full();
+        disk.set_capacity(None);
+        disk.inject(Fault::sync_error(1));
+        assert!(log.put_meta("position", [1]).is_err());
+        poisoned(log.close());
+        assert_eq!(held(&disk), 0, "seed {seed}: poisoned");
+        assert_eq!(log.offsets().start, 0, "it can be read on");
+    }
+}
+
+/// A process that dies on a full disk lets go of its lock and of its files in whatever order: the next opening does not
+/// need what they hold.
+#[test]
+fn the_next_opening_needs_nothing_that_is_held() {
+    let mut tried = 0;
+    for (seed, pages) in (0..4).flat_map(|seed| (0..60).map(move |pages| (seed, pages))) {
+        let (disk, next) = killed_with_a_tail(seed, Some(pages * 4096));
+        let log = roomy(&disk).open(DIRECTORY).unwrap();
+        for more in 0..3 {
+            let dying = held(&disk);
+            tried += u64::from(dying > 0);
+            for world in [killed(&disk), after(&disk, Loss::Nothing)] {
+                world.set_capacity(Some(world.used_bytes().max(disk.used_bytes() - dying)));
+                let what = format!("seed {seed}, {pages} pages, {more} appends, {dying} bytes held");
+                let reopened = roomy(&world).open(DIRECTORY);
+                check(&reopened.unwrap_or_else(|error| panic!("{what}: {error}")), next, next + more, &what);
+            }
+            if log.append(payload(log.offsets().end)).is_err() {
+                break;
+            }
+        }
+    }
+    assert!(tried > 200, "{tried}");
+}
+
+/// Where an opening finds no space for the ballast of the next manifest, it holds nothing.
+#[test]
+fn nothing_is_held_without_ballast() {
+    let (mut with, mut without) = (0, 0);
+    for seed in 0..4 {
+        for nth in 1..12 {
+            let (disk, _) = killed_with_a_tail(seed, None);
+            // Ballast is asked for twice: as much as is good, then as little as can be.
+            disk.inject(Fault::storage_full(Operation::Reserve, nth));
+            disk.inject(Fault::storage_full(Operation::Reserve, nth + 1));
+            let log = roomy(&disk).open(DIRECTORY).unwrap();
+            let ballast = disk.read_file(path("MANIFEST.next")).is_some_and(|bytes| !bytes.is_empty());
+            assert_eq!(held(&disk) > 0, ballast, "seed {seed}, {nth}");
+            (with, without) = (with + u64::from(ballast), without + u64::from(!ballast));
+            drop(log);
+        }
+    }
+    assert!(with > 0 && without > 0, "{with} openings with ballast, {without} without");
 }
