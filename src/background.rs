@@ -32,7 +32,8 @@ impl Threads {
         if core.background == Background::Inline {
             return Ok(threads);
         }
-        let work: [(&str, fn(&Core)); 3] =
+        type Work = fn(&Core);
+        let work: [(&str, Work); 3] =
             [("stonelog-commit", committer), ("stonelog-keep", keeper), ("stonelog-write", scribe)];
         // Where every append waits for its commit, a leader writes: there is nothing for a scribe.
         let needed = work.len() - usize::from(core.options.durability == Durability::Always);

@@ -434,6 +434,22 @@ impl Core {
         self.write_bounded(|writer| writer.is_full(bytes))
     }
 
+    /// There is a piece to be written, whose last batch has frames of `frame_bytes`. The scribe writes small ones; an
+    /// appender of large ones does it itself, unless somebody is at it: to encode these takes less time than a core
+    /// needs to read what lies in the other's cache.
+    pub(crate) fn piece_is_ready(&self, frame_bytes: u64) -> Result<()> {
+        const LARGE_FRAME: u64 = 1 << 10;
+        if frame_bytes < LARGE_FRAME {
+            self.signal.demand(Signal::WRITE);
+            return Ok(());
+        }
+        match self.write_stage.try_lock() {
+            Ok(stage) => drop(stage),
+            Err(_) => return Ok(()),
+        }
+        self.write_ahead()
+    }
+
     /// Writes out what is encoded, if there is a piece of it: the scribe's work.
     pub(crate) fn write_ahead(&self) -> Result<()> {
         self.write_bounded(Writer::has_piece)

@@ -434,7 +434,7 @@ impl Core {
                     self.next_offset.store(offsets.end, Ordering::Release);
                     drop(writer);
                     if has_piece && self.options.durability != Durability::Always {
-                        self.signal.demand(Signal::WRITE);
+                        self.piece_is_ready(bytes / batch.len() as u64)?;
                     }
                     return Ok((offsets, group));
                 }

@@ -394,6 +394,7 @@ impl Writer {
         let seed = active.store.seed();
         let before = chunk.bytes.len();
         make_capacity(&mut chunk.bytes, bytes);
+        touch_ahead(&mut chunk.bytes, bytes);
         for (index, (payload, checksum)) in batch.iter().enumerate() {
             let offset = self.next_offset;
             let header = Header {
@@ -494,6 +495,20 @@ fn make_capacity(buffer: &mut Vec<u8>, more: u64) {
         let needed = buffer.len().saturating_add(more);
         let wanted = if needed <= MOST_RECYCLED_BYTES { needed.next_power_of_two() } else { needed };
         buffer.reserve_exact(wanted - buffer.len());
+    }
+}
+
+/// Writes zeros where the next frames will go, a step at a time. A buffer that was written by the scribe lies in its
+/// core's cache, and each line must be fetched back. Zeros fetch them together; frames would wait for each by itself,
+/// at the next locked instruction: half of the time of a small append.
+#[inline]
+fn touch_ahead(buffer: &mut Vec<u8>, more: u64) {
+    const STEP: usize = 16 << 10;
+    let length = buffer.len();
+    let end = length.saturating_add(usize::try_from(more).unwrap_or(usize::MAX));
+    if length == 0 || length / STEP != end / STEP {
+        buffer.resize(end.saturating_add(STEP).min(buffer.capacity()), 0);
+        buffer.truncate(length);
     }
 }
 
