@@ -434,12 +434,9 @@ impl Core {
         self.write_bounded(|writer| writer.is_full(bytes))
     }
 
-    /// There is a piece to be written, whose last batch has frames of `frame_bytes`. The scribe writes small ones; an
-    /// appender of large ones does it itself, unless somebody is at it: to encode these takes less time than a core
-    /// needs to read what lies in the other's cache.
-    pub(crate) fn piece_is_ready(&self, frame_bytes: u64) -> Result<()> {
-        const LARGE_FRAME: u64 = 1 << 10;
-        if frame_bytes < LARGE_FRAME {
+    /// Has the piece that is encoded written: by the scribe; or, of large frames, here, unless somebody is at it.
+    pub(crate) fn write_piece(&self, large: bool) -> Result<()> {
+        if !large {
             self.signal.demand(Signal::WRITE);
             return Ok(());
         }

@@ -434,7 +434,7 @@ impl Core {
                     self.next_offset.store(offsets.end, Ordering::Release);
                     drop(writer);
                     if has_piece && self.options.durability != Durability::Always {
-                        self.piece_is_ready(bytes / batch.len() as u64)?;
+                        self.write_piece(writer::are_large(bytes, batch.len()))?;
                     }
                     return Ok((offsets, group));
                 }

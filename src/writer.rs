@@ -394,7 +394,9 @@ impl Writer {
         let seed = active.store.seed();
         let before = chunk.bytes.len();
         make_capacity(&mut chunk.bytes, bytes);
-        touch_ahead(&mut chunk.bytes, bytes);
+        if !are_large(bytes, batch.len()) {
+            touch_ahead(&mut chunk.bytes, bytes);
+        }
         for (index, (payload, checksum)) in batch.iter().enumerate() {
             let offset = self.next_offset;
             let header = Header {
@@ -496,6 +498,14 @@ fn make_capacity(buffer: &mut Vec<u8>, more: u64) {
         let wanted = if needed <= MOST_RECYCLED_BYTES { needed.next_power_of_two() } else { needed };
         buffer.reserve_exact(wanted - buffer.len());
     }
+}
+
+/// Whether a batch of `bytes` has large frames. The next piece of these is encoded in less time than another core
+/// needs to read this one out of this core's cache: who appends them writes them too.
+#[inline]
+pub(crate) fn are_large(bytes: u64, records: usize) -> bool {
+    const LARGE_FRAME: u64 = 1 << 10;
+    bytes >= LARGE_FRAME.saturating_mul(records as u64)
 }
 
 /// Writes zeros where the next frames will go, a step at a time. A buffer that was written by the scribe lies in its
