@@ -508,15 +508,16 @@ pub(crate) fn are_large(bytes: u64, records: usize) -> bool {
     bytes >= LARGE_FRAME.saturating_mul(records as u64)
 }
 
-/// Writes zeros where the next frames will go, a step at a time. A buffer that was written by the scribe lies in its
-/// core's cache, and each line must be fetched back. Zeros fetch them together; frames would wait for each by itself,
-/// at the next locked instruction: half of the time of a small append.
+/// Writes zeros where the next frames will go, a step at a time. A recycled buffer that the scribe has read lies in
+/// its core's cache too, and each line must be taken back before it is written. Zeros take them together; frames
+/// would wait for each by itself, at the next locked instruction: half of the time of a small append.
 #[inline]
 fn touch_ahead(buffer: &mut Vec<u8>, more: u64) {
     const STEP: usize = 16 << 10;
     let length = buffer.len();
     let end = length.saturating_add(usize::try_from(more).unwrap_or(usize::MAX));
-    if length == 0 || length / STEP != end / STEP {
+    let may_be_recycled = buffer.capacity() <= MOST_RECYCLED_BYTES;
+    if may_be_recycled && (length == 0 || length / STEP != end / STEP) {
         buffer.resize(end.saturating_add(STEP).min(buffer.capacity()), 0);
         buffer.truncate(length);
     }
