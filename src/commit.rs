@@ -10,7 +10,9 @@
 //! covers it; after a failed fsync nobody is acknowledged any more.
 //!
 //! Why the waiters lead and not a thread of the log's: a lone appender that commits for itself
-//! saves two context switches for each record. A committer thread leads only where nobody waits.
+//! saves two context switches for each record. A committer thread leads only where nobody waits. And where appends
+//! wait for no commit, the scribe runs the write stage by itself, so that they need not: see
+//! docs/decisions/0015-a-scribe-writes-ahead.md.
 //!
 //! Locks, always taken in this order: structure (manifest), sync stage, write stage, writer.
 
@@ -32,15 +34,13 @@ use crate::store::Store;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{ArcSwap, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, thread};
 use crate::table::{Table, Truncations};
-use crate::writer::{Chunk, Writer};
+use crate::writer::{Buffers, Chunk, Taken, Writer};
 
 /// Behind the writer, bytes are fsynced at least this often in every mode: what a crash leaves to
 /// be copied is bounded by it.
 pub(crate) const SYNC_EVERY_BYTES: u64 = 16 << 20;
 /// With more than this written and not fsynced, an append waits for the fsync.
 pub(crate) const MOST_UNSYNCED_BYTES: u64 = 4 * SYNC_EVERY_BYTES;
-/// Without a leader, encoded bytes are written out in pieces of about this size.
-pub(crate) const WRITE_EVERY_BYTES: usize = 1 << 20;
 
 /// What has been written and not yet fsynced.
 #[derive(Default)]
@@ -55,6 +55,8 @@ pub(crate) struct WriteStage {
     syncing_bytes: u64,
     /// Where the next frame will be written, and the offset it will have: the place for a mark.
     mark_place: Option<(Arc<Store>, u64, u32)>,
+    /// The buffers of what was written last, for the writer.
+    emptied: Buffers,
 }
 
 /// Counters for `stats`: nothing is decided by them, so they stay std's.
@@ -254,7 +256,7 @@ impl Core {
 
     fn lead(&self, sync: MutexGuard<'_, ()>) -> Result<()> {
         let sync = Some(sync).filter(|_| !mutant::on(Mutant::FsyncErrorSplit));
-        let leader = Leader { core: self, sync };
+        let leader = Leader::new(self, sync);
         let mut wakes = Wakes::default();
         let outcome = self.commit(&leader, &mut wakes);
         drop(leader);
@@ -286,7 +288,8 @@ impl Core {
                 wakes.settle(groups, &Err(error.clone()));
                 return Err(error);
             }
-            let end = self.write_out(&mut stage, true, wakes)?;
+            let taken = lock(&self.writer).take(true, &mut stage.emptied);
+            let end = self.write_out(&mut stage, taken, wakes)?;
             stage.zero_ahead();
             stage.syncing_bytes = std::mem::take(&mut stage.unsynced_bytes);
             // The groups stay in the stage until they are settled: whatever happens to this thread,
@@ -328,7 +331,7 @@ impl Core {
         }
         let mut wakes = Wakes::default();
         {
-            let _leader = Leader { core: self, sync: Some(lock(&self.sync_stage)) };
+            let _leader = Leader::new(self, Some(lock(&self.sync_stage)));
             if self.check_poison().is_ok() {
                 match store.trim(end) {
                     Ok(()) => {
@@ -345,9 +348,8 @@ impl Core {
         self.hand_over();
     }
 
-    /// Writes what the writer has encoded, without fsync. Gives the offset behind what is written.
-    fn write_out(&self, stage: &mut WriteStage, close_group: bool, wakes: &mut Wakes) -> Result<u64> {
-        let taken = lock(&self.writer).take(close_group);
+    /// Writes what the writer gave, without fsync. Gives the offset behind what is written.
+    fn write_out(&self, stage: &mut WriteStage, taken: Taken, wakes: &mut Wakes) -> Result<u64> {
         stage.written_groups.extend(taken.group);
         let chunks = taken.chunks.len();
         for (index, mut chunk) in taken.chunks.into_iter().enumerate() {
@@ -367,7 +369,7 @@ impl Core {
             if stage.dirty.last().is_none_or(|last| !Arc::ptr_eq(last, &chunk.store)) {
                 stage.dirty.push(chunk.store.clone());
             }
-            lock(&self.writer).recycle(chunk.bytes);
+            stage.emptied.keep(chunk.bytes);
         }
         self.written_end.store(taken.end, Ordering::Release);
         Ok(taken.end)
@@ -423,22 +425,53 @@ impl Core {
         }
     }
 
-    /// Writes out what is encoded, for a writer that got far ahead. Without a leader in
-    /// [`Durability::Always`], commits.
-    pub(crate) fn relieve(&self) -> Result<()> {
+    /// Writes out what is encoded, for a writer that got so far ahead that a batch of `bytes` does not fit.
+    /// Without a leader in [`Durability::Always`], commits.
+    pub(crate) fn relieve(&self, bytes: u64) -> Result<()> {
         if self.options.durability == Durability::Always {
             return self.commit_now();
         }
-        if self.write_only()? > MOST_UNSYNCED_BYTES { self.commit_now() } else { Ok(()) }
+        self.write_bounded(|writer| writer.is_full(bytes))
     }
 
-    /// Writes out what is encoded, without fsync; gives the bytes that are written and not durable.
-    pub(crate) fn write_only(&self) -> Result<u64> {
+    /// Has the piece that is encoded written: by the scribe; or, of large frames, here, unless somebody is at it.
+    pub(crate) fn write_piece(&self, large: bool) -> Result<()> {
+        if !large {
+            self.signal.demand(Signal::WRITE);
+            return Ok(());
+        }
+        match self.write_stage.try_lock() {
+            Ok(stage) => drop(stage),
+            Err(_) => return Ok(()),
+        }
+        self.write_ahead()
+    }
+
+    /// Writes out what is encoded, if there is a piece of it: the scribe's work.
+    pub(crate) fn write_ahead(&self) -> Result<()> {
+        self.write_bounded(Writer::has_piece)
+    }
+
+    /// As [`Core::write_only`]; and where the committer is behind with its fsyncs, commits: what a crash leaves to
+    /// do stays bounded.
+    fn write_bounded(&self, wanted: impl FnOnce(&Writer) -> bool) -> Result<()> {
+        if self.write_only(wanted)? > MOST_UNSYNCED_BYTES { self.commit_now() } else { Ok(()) }
+    }
+
+    /// Writes out what is encoded, without fsync, if that is still `wanted` when whoever writes now is done; gives the
+    /// bytes that are written and not durable.
+    pub(crate) fn write_only(&self, wanted: impl FnOnce(&Writer) -> bool) -> Result<u64> {
         let mut wakes = Wakes::default();
+        let _leader = Leader::new(self, None);
         let outcome = {
             let mut stage = lock(&self.write_stage);
             self.check_poison().and_then(|()| {
-                self.write_out(&mut stage, false, &mut wakes)?;
+                let mut writer = lock(&self.writer);
+                if wanted(&writer) {
+                    let taken = writer.take(false, &mut stage.emptied);
+                    drop(writer);
+                    self.write_out(&mut stage, taken, &mut wakes)?;
+                }
                 Ok((stage.unsynced_bytes, stage.unsynced_bytes + stage.syncing_bytes))
             })
         };
@@ -448,16 +481,6 @@ impl Core {
             self.signal.demand(Signal::COMMIT);
         }
         Ok(behind)
-    }
-
-    /// Writes out what is encoded, unless somebody is at it.
-    pub(crate) fn write_ahead(&self) -> Result<()> {
-        match self.write_stage.try_lock() {
-            Ok(stage) => drop(stage),
-            Err(_) => return Ok(()),
-        }
-        // The committer is behind with its fsyncs: what a crash leaves to do stays bounded.
-        if self.write_only()? > MOST_UNSYNCED_BYTES { self.commit_now() } else { Ok(()) }
     }
 
     /// Whether anything was accepted that is not durable yet.
@@ -493,7 +516,7 @@ impl Core {
         let outcome = loop {
             lock(&self.writer).paused = true;
             let committed = self.commit_now();
-            let leader = Leader { core: self, sync: Some(lock(&self.sync_stage)) };
+            let leader = Leader::new(self, Some(lock(&self.sync_stage)));
             let mut stage = lock(&self.write_stage);
             let mut writer = lock(&self.writer);
             if let Err(error) = committed.and_then(|()| self.check_poison()) {
@@ -545,17 +568,25 @@ impl WriteStage {
     }
 }
 
-/// Who holds the sync stage. One that panics poisons the log and wakes everybody, before it lets the
-/// stage go: the next leader would find its groups written and its stores no longer dirty, and
-/// acknowledge without an fsync.
+/// Who commits, or writes. One that panics poisons the log and wakes everybody, before it lets the sync stage go:
+/// the next leader would find its groups written and its stores no longer dirty, and acknowledge without an fsync.
 struct Leader<'a> {
     core: &'a Core,
+    /// `None` for one who only writes: what it took and did not write is all that is lost.
     sync: Option<MutexGuard<'a, ()>>,
+    /// It began while its thread was unwinding already (from a `drop`): that panic is none of its own.
+    unwinding: bool,
+}
+
+impl<'a> Leader<'a> {
+    fn new(core: &'a Core, sync: Option<MutexGuard<'a, ()>>) -> Leader<'a> {
+        Leader { core, sync, unwinding: thread::panicking() }
+    }
 }
 
 impl Drop for Leader<'_> {
     fn drop(&mut self) {
-        if !thread::panicking() {
+        if self.unwinding || !thread::panicking() {
             return;
         }
         let mut wakes = Wakes::default();

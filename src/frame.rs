@@ -267,7 +267,10 @@ pub(crate) fn push_frame(
     const ZEROS: [u8; 8] = [0; 8];
     buffer.extend_from_slice(&encode_header(header, checksum, seed));
     buffer.extend_from_slice(payload);
-    buffer.extend_from_slice(ZEROS.get(..padding_bytes(payload.len())).unwrap_or(&ZEROS));
+    let padding = padding_bytes(payload.len());
+    if padding > 0 {
+        buffer.extend_from_slice(ZEROS.get(..padding).unwrap_or(&ZEROS));
+    }
 }
 
 /// Decodes a header's fields without looking at the checksum. `None` where the kind is invalid, or

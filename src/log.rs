@@ -431,13 +431,11 @@ impl Core {
                     }
                     let offsets = writer.encode(batch, bytes, self.durable_end.load(Ordering::Relaxed));
                     let group = take(writer.group());
-                    let pending = writer.pending_bytes();
+                    let has_piece = writer.has_piece();
                     self.next_offset.store(offsets.end, Ordering::Release);
                     drop(writer);
-                    if pending >= crate::commit::WRITE_EVERY_BYTES as u64
-                        && self.options.durability != Durability::Always
-                    {
-                        self.write_ahead()?;
+                    if has_piece && self.options.durability != Durability::Always {
+                        self.write_piece(writer::are_large(bytes, batch.len()))?;
                     }
                     return Ok((offsets, group));
                 }
@@ -447,7 +445,7 @@ impl Core {
                 }
                 Room::NeedsRelief => {
                     drop(writer);
-                    self.relieve()?;
+                    self.relieve(bytes)?;
                 }
                 Room::NeedsCommit => {
                     drop(writer);
@@ -511,7 +509,7 @@ impl Core {
     pub(crate) fn write_for_readers(&self) -> Result<()> {
         match self.options.durability {
             Durability::Always => self.commit_now(),
-            _ => self.write_only().map(|_| ()),
+            _ => self.write_only(|_| true).map(|_| ()),
         }
     }
 }

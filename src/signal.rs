@@ -14,12 +14,14 @@ pub(crate) struct Signal {
     demands: AtomicU32,
     pub(crate) committer: OnceLock<Thread>,
     pub(crate) keeper: OnceLock<Thread>,
+    pub(crate) scribe: OnceLock<Thread>,
 }
 
 impl Signal {
     pub(crate) const COMMIT: u32 = 1;
     pub(crate) const KEEP: u32 = 2;
-    const STOP: u32 = 4;
+    pub(crate) const WRITE: u32 = 4;
+    const STOP: u32 = 8;
 
     /// Asks for something; wakes the thread that does it unless it was asked before.
     #[inline]
@@ -28,7 +30,11 @@ impl Signal {
             return;
         }
         if self.demands.fetch_or(what, Ordering::AcqRel) & what == 0 {
-            let thread = if what == Self::COMMIT { &self.committer } else { &self.keeper };
+            let thread = match what {
+                Self::COMMIT => &self.committer,
+                Self::WRITE => &self.scribe,
+                _ => &self.keeper,
+            };
             if let Some(thread) = thread.get() {
                 thread.unpark();
             }

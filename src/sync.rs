@@ -24,6 +24,10 @@
 //! Why a cfg and not a cargo feature: features are unified. One dependant that switched it on would
 //! switch it on for all.
 
+/// Whether threads are explored. Then a log's pieces are so small that a few records fill them: their number is what
+/// makes the orders to try many.
+pub(crate) const EXPLORED: bool = cfg!(shuttle);
+
 #[cfg(not(shuttle))]
 pub(crate) use arc_swap::ArcSwap;
 #[cfg(not(shuttle))]

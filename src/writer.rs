@@ -20,15 +20,17 @@ use crate::mutant::{self, Mutant};
 use crate::options::MAX_BATCH_BYTES;
 use crate::segment::{Place, Segment};
 use crate::store::{self, FIRST_FRAME, FIRST_RESERVE, Store};
+use crate::sync::EXPLORED;
 
+/// Where no commit takes them, encoded bytes are written out in pieces of at least this size.
+const WRITE_EVERY_BYTES: u64 = if EXPLORED { 128 } else { 1 << 20 };
 /// Encoded bytes that wait to be written are bounded by this (and one batch), and those that are being written
-/// by as much again: a piece of [`WRITE_EVERY_BYTES`](crate::commit::WRITE_EVERY_BYTES), and what comes while
-/// the one before is written.
-pub(crate) const MOST_PENDING_BYTES: u64 = 3 << 19;
-/// So many emptied buffers are kept: with a roll in what is written, and one in what waits, two are in use on
-/// either side. One that is freed and taken anew costs more than its bytes: allocators keep memory for each
+/// by as much again: a piece of [`WRITE_EVERY_BYTES`], and what comes until the one before is written.
+pub(crate) const MOST_PENDING_BYTES: u64 = if EXPLORED { 256 } else { 3 << 19 };
+/// So many emptied buffers are kept on either side: with a roll in what is written, and one in what waits, two are
+/// in use there. One that is freed and taken anew costs more than its bytes: allocators keep memory for each
 /// thread that took some.
-const MOST_RECYCLED: usize = 3;
+const MOST_RECYCLED: usize = 2;
 /// A buffer that had to be larger for one batch is not kept.
 const MOST_RECYCLED_BYTES: usize = 2 << 20;
 /// At most this many rolled segments wait to be sealed; then a roll waits. With them, the active
@@ -109,6 +111,23 @@ pub(crate) enum Gate {
     ReadOnly(&'static str),
 }
 
+/// Emptied buffers, to be filled again: a few, and none that had to be large.
+#[derive(Default)]
+pub(crate) struct Buffers(Vec<Vec<u8>>);
+
+impl Buffers {
+    pub(crate) fn keep(&mut self, mut buffer: Vec<u8>) {
+        if self.0.len() < MOST_RECYCLED && buffer.capacity() <= MOST_RECYCLED_BYTES {
+            buffer.clear();
+            self.0.push(buffer);
+        }
+    }
+
+    fn get(&mut self) -> Vec<u8> {
+        self.0.pop().unwrap_or_default()
+    }
+}
+
 /// What the writer gives to be written.
 pub(crate) struct Taken {
     pub(crate) chunks: Vec<Chunk>,
@@ -148,8 +167,7 @@ pub(crate) struct Writer {
     exposed_bytes: u64,
     last_group_bytes: u64,
     group: Arc<Group>,
-    /// Emptied buffers.
-    recycled: Vec<Vec<u8>>,
+    recycled: Buffers,
     pub(crate) gate: Gate,
     /// A change of structure wants the writer to itself: appenders wait at the structure's lock.
     pub(crate) paused: bool,
@@ -176,7 +194,7 @@ impl Writer {
             exposed_bytes: 0,
             last_group_bytes: 0,
             group: Arc::default(),
-            recycled: Vec::new(),
+            recycled: Buffers::default(),
             gate,
             paused: false,
             grows: false,
@@ -196,8 +214,14 @@ impl Writer {
         (self.accepted_records, self.accepted_bytes)
     }
 
-    pub(crate) fn pending_bytes(&self) -> u64 {
-        self.pending_bytes
+    /// Whether enough waits to be written that it is worth a write.
+    pub(crate) fn has_piece(&self) -> bool {
+        self.pending_bytes >= WRITE_EVERY_BYTES
+    }
+
+    /// Whether so much waits to be written that a batch of `bytes` of frames does not fit behind it.
+    pub(crate) fn is_full(&self, bytes: u64) -> bool {
+        self.pending_bytes > 0 && self.pending_bytes + bytes > MOST_PENDING_BYTES
     }
 
     pub(crate) fn has_pending(&self) -> bool {
@@ -254,7 +278,7 @@ impl Writer {
         if self.paused {
             return Ok(Room::Paused);
         }
-        if self.pending_bytes > 0 && self.pending_bytes + bytes > MOST_PENDING_BYTES {
+        if self.is_full(bytes) {
             return Ok(Room::NeedsRelief);
         }
         if let Some(active) = &self.active {
@@ -335,7 +359,7 @@ impl Writer {
             MemoryIndex::new(),
             None,
         ));
-        let mut bytes = self.recycled.pop().unwrap_or_default();
+        let mut bytes = self.recycled.get();
         bytes.extend_from_slice(&store::encode_base(base, store.seed()));
         self.chunks.push(Chunk {
             segment: segment.clone(),
@@ -361,7 +385,7 @@ impl Writer {
                 segment: active.segment.clone(),
                 store: active.store.clone(),
                 position: active.position,
-                bytes: self.recycled.pop().unwrap_or_default(),
+                bytes: self.recycled.get(),
                 first_offset: first,
                 last: None,
             });
@@ -370,6 +394,9 @@ impl Writer {
         let seed = active.store.seed();
         let before = chunk.bytes.len();
         make_capacity(&mut chunk.bytes, bytes);
+        if !are_large(bytes, batch.len()) {
+            touch_ahead(&mut chunk.bytes, bytes);
+        }
         for (index, (payload, checksum)) in batch.iter().enumerate() {
             let offset = self.next_offset;
             let header = Header {
@@ -397,8 +424,11 @@ impl Writer {
         first..self.next_offset
     }
 
-    /// Hands over what is encoded. Closing the group begins a new one: for a commit.
-    pub(crate) fn take(&mut self, close_group: bool) -> Taken {
+    /// Hands over what is encoded, for the buffers that were `emptied` since the last time: whoever writes comes to
+    /// this lock once for each piece, as an appender that finds it taken, or must wake who waits for it, loses more
+    /// than a lock's time. Closing the group begins a new one: for a commit.
+    pub(crate) fn take(&mut self, close_group: bool, emptied: &mut Buffers) -> Taken {
+        emptied.0.drain(..).for_each(|buffer| self.recycled.keep(buffer));
         self.pending_bytes = 0;
         if close_group {
             self.appended = false;
@@ -408,14 +438,6 @@ impl Writer {
             chunks: std::mem::take(&mut self.chunks),
             group: close_group.then(|| std::mem::take(&mut self.group)),
             end: self.next_offset,
-        }
-    }
-
-    /// Takes a buffer back, for the next chunk.
-    pub(crate) fn recycle(&mut self, mut bytes: Vec<u8>) {
-        if self.recycled.len() < MOST_RECYCLED && bytes.capacity() <= MOST_RECYCLED_BYTES {
-            bytes.clear();
-            self.recycled.push(bytes);
         }
     }
 
@@ -475,6 +497,29 @@ fn make_capacity(buffer: &mut Vec<u8>, more: u64) {
         let needed = buffer.len().saturating_add(more);
         let wanted = if needed <= MOST_RECYCLED_BYTES { needed.next_power_of_two() } else { needed };
         buffer.reserve_exact(wanted - buffer.len());
+    }
+}
+
+/// Whether a batch of `bytes` has large frames. The next piece of these is encoded in less time than another core
+/// needs to read this one out of this core's cache: who appends them writes them too.
+#[inline]
+pub(crate) fn are_large(bytes: u64, records: usize) -> bool {
+    const LARGE_FRAME: u64 = 1 << 10;
+    bytes >= LARGE_FRAME.saturating_mul(records as u64)
+}
+
+/// Writes zeros where the next frames will go, a step at a time. A recycled buffer that the scribe has read lies in
+/// its core's cache too, and each line must be taken back before it is written. Zeros take them together; frames
+/// would wait for each by itself, at the next locked instruction: half of the time of a small append.
+#[inline]
+fn touch_ahead(buffer: &mut Vec<u8>, more: u64) {
+    const STEP: usize = 16 << 10;
+    let length = buffer.len();
+    let end = length.saturating_add(usize::try_from(more).unwrap_or(usize::MAX));
+    let may_be_recycled = buffer.capacity() <= MOST_RECYCLED_BYTES;
+    if may_be_recycled && (length == 0 || length / STEP != end / STEP) {
+        buffer.resize(end.saturating_add(STEP).min(buffer.capacity()), 0);
+        buffer.truncate(length);
     }
 }
 

@@ -166,6 +166,42 @@ fn a_leader_that_panics_leaves_nobody_waiting() {
     assert!(matches!(log.append("d"), Err(Error::Poisoned { .. })));
 }
 
+/// A write without a commit that panicked left a hole: what it had taken was gone, and what came after it was written
+/// behind, synced and acknowledged (G1, G2). Whoever writes and panics now poisons the log.
+#[test]
+fn a_write_that_panics_leaves_no_hole() {
+    for background in [Background::Inline, Background::Threads] {
+        let (disk, log) = Gated::open(background, Durability::Manual);
+        append(&log, "r", 0..1);
+        log.sync().unwrap();
+        disk.panic_at_writes(true);
+        // The scribe's panic ends this, or the append's own.
+        let _ = catch_unwind(AssertUnwindSafe(|| while log.append(vec![b'x'; 64 << 10]).is_ok() {}));
+        disk.panic_at_writes(false);
+        assert!(matches!(log.append("late"), Err(Error::Poisoned { .. })));
+        assert!(matches!(log.sync(), Err(Error::Poisoned { .. })));
+    }
+}
+
+/// An append from a `drop`, while its thread unwound from somebody else's panic, poisoned the log as if the commit
+/// had panicked.
+#[test]
+fn an_append_while_its_thread_unwinds_harms_nobody() {
+    struct Says(Log);
+    impl Drop for Says {
+        fn drop(&mut self) {
+            self.0.append("going").unwrap();
+        }
+    }
+    let (_, log) = Gated::open(Background::Inline, Durability::Always);
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let _says = Says(log.clone());
+        std::panic::resume_unwind(Box::new("a panic that is none of the log's"));
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(log.append("after").unwrap(), 1);
+}
+
 /// A truncation that panicked left the writer paused, and every append after it went round for ever
 /// (G6: they must hear of it). Whoever holds the sync stage and panics now poisons the log. (And does so
 /// before it lets go: a leader that came in between acknowledged what was never fsynced, G1. That one

@@ -31,7 +31,7 @@ fn tried_wider(body: impl Fn() + Send + Sync + Copy + 'static) {
     sample(SEEDS, body);
 }
 
-fn tried(body: impl Fn() + Send + Sync + Copy + 'static) {
+pub fn tried(body: impl Fn() + Send + Sync + Copy + 'static) {
     search(BOUND, body);
     sample(SEEDS, body);
 }
@@ -43,12 +43,12 @@ fn append(log: &Log, disk: &SimDisk, bytes: &[u8]) -> u64 {
     offset
 }
 
-fn refused<T: std::fmt::Debug>(outcome: Result<T, Error>) {
+pub fn refused<T: std::fmt::Debug>(outcome: Result<T, Error>) {
     assert!(outcome.is_err(), "G6: acknowledged after a failed commit: {outcome:?}");
 }
 
 /// What a log of these records, each by itself, must be found as, by whoever opens it next.
-fn holds(disk: &SimDisk, records: &[&[u8]]) {
+pub fn holds(disk: &SimDisk, records: &[&[u8]]) {
     found(disk, Loss::Nothing, |log| {
         let mut there: Vec<Vec<u8>> = log.records(..).map(|record| record.unwrap().to_vec()).collect();
         let mut wanted: Vec<Vec<u8>> = records.iter().map(|record| record.to_vec()).collect();

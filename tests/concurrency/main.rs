@@ -1,4 +1,4 @@
-//! The engine under `shuttle`: every thread, lock and atomic of it, the committer and the keeper
+//! The engine under `shuttle`: every thread, lock and atomic of it, the committer, the keeper and the scribe
 //! included, takes its turn when the test says so.
 //!
 //! ```text
@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Without that cfg this binary is empty. `scheduler` decides who runs, and how a failure is
-//! replayed; `protocols` tries groups and signals by themselves; `cases` are small situations of a
+//! replayed; `protocols` tries groups and signals by themselves; `cases` and `ahead` are small situations of a
 //! whole log, searched; `worlds` are larger ones, drawn from a seed, that end in a crash.
 //!
 //! Each small case is searched for every schedule with few preemptions (a thread that could go on is
@@ -25,6 +25,7 @@
     reason = "tests: a failed expectation is how they speak"
 )]
 
+mod ahead;
 mod cases;
 #[path = "../support/dice.rs"]
 mod dice;

@@ -11,6 +11,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
@@ -33,14 +34,24 @@ struct Gate {
 pub struct Gated {
     pub inner: SimDisk,
     gates: Arc<Mutex<Vec<Gate>>>,
+    writes_panic: Arc<AtomicBool>,
 }
 
 impl Gated {
     /// A log in `/log` on such a disk.
     pub fn open(background: Background, durability: Durability) -> (Gated, Log) {
-        let disk = Gated { inner: SimDisk::new(1).with_background(background), gates: Arc::default() };
+        let disk = Gated {
+            inner: SimDisk::new(1).with_background(background),
+            gates: Arc::default(),
+            writes_panic: Arc::default(),
+        };
         let options = Options::new().durability(durability).disk(Arc::new(disk.clone()));
         (disk, options.open("/log").unwrap())
+    }
+
+    /// From now on every write panics, or none.
+    pub fn panic_at_writes(&self, panic: bool) {
+        self.writes_panic.store(panic, Ordering::Relaxed);
     }
 
     /// Holds up the next fsync of a file whose name begins so, before it is done, until something is sent;
@@ -78,7 +89,8 @@ impl Disk for Gated {
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        Ok(Arc::new(GatedFile { name, inner: self.inner.open(path, mode)?, gates: self.gates.clone() }))
+        let inner = self.inner.open(path, mode)?;
+        Ok(Arc::new(GatedFile { name, inner, disk: self.clone() }))
     }
 }
 
@@ -86,19 +98,24 @@ impl Disk for Gated {
 struct GatedFile {
     name: String,
     inner: Arc<dyn DiskFile>,
-    gates: Arc<Mutex<Vec<Gate>>>,
+    disk: Gated,
 }
 
 impl DiskFile for GatedFile {
     forward! {
         io::Result<u64>: length();
-        io::Result<usize>: read_at(bytes: &mut [u8], position: u64), write_at(bytes: &[u8], position: u64);
+        io::Result<usize>: read_at(bytes: &mut [u8], position: u64);
         io::Result<()>: set_length(length: u64), reserve(length: u64);
         io::Result<Option<Map>>: map(length: u64);
     }
 
+    fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<usize> {
+        assert!(!self.disk.writes_panic.load(Ordering::Relaxed), "a disk that panics, as the test wants it");
+        self.inner.write_at(bytes, position)
+    }
+
     fn sync(&self) -> io::Result<()> {
-        let mut gates = self.gates.lock().unwrap();
+        let mut gates = self.disk.gates.lock().unwrap();
         let mine = gates.iter().position(|gate| self.name.starts_with(gate.file));
         let gate = mine.map(|index| gates.remove(index));
         drop(gates);
