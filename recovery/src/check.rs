@@ -7,6 +7,7 @@
 //! Why it looks twice: as deep as it goes, for the findings, and then as an opening would, to tell
 //! what the next opening does. The second look costs nothing after a clean close, and where the log
 //! is not closed it is also the test whether it held still: damage does, a write in flight does not.
+//! What looks damaged in a log that moves counts only where the next look finds it again.
 
 use std::io;
 use std::ops::Range;
@@ -15,7 +16,6 @@ use std::path::Path;
 use serde::Serialize;
 use stonelog::disk::{Disk, OsDisk};
 use stonelog::manifest::{OffsetRanges, Reading};
-use stonelog::recovery::verdict::Assessment;
 use stonelog::recovery::{Depth, Findings, SegmentFindings, inspect};
 use stonelog::scan::Outcome;
 
@@ -32,7 +32,7 @@ use crate::output::{self, BAD, FAINT, GOOD, ODD, Output, SCHEMA_VERSION, STRONG,
 use crate::sure::Sure;
 use crate::{Exit, Failure};
 
-/// How often a log that moves is looked at again before its findings are called advisory.
+/// How often a log that moves is looked at, for damage that holds still.
 const MOST_LOOKS: usize = 8;
 
 /// Reads every byte of a log and reports all that is not what was written.
@@ -93,23 +93,37 @@ pub(crate) fn look(directory: &Path, progress: bool) -> Result<Report, Failure> 
     let meter = Meter::of_directory(directory, 1, progress);
     let disk = meter.looking();
     let holder = lock::holder(&OsDisk, directory);
+    let mut before: Vec<Finding> = Vec::new();
     let mut looks = 0;
-    let (findings, opening, changed) = loop {
+    let report = loop {
         looks += 1;
         meter.begin();
-        let findings = inspect(&disk, directory, Depth::Everything)?;
-        if !findings.listing.exists {
-            let path = directory.display();
-            return Err(Failure::Said(format!(
-                "there is no directory {path}: name the one that holds MANIFEST"
-            )));
+        let mut report = look_once(directory, &disk, holder)?;
+        let damages = report.list.iter().filter(|finding| finding.is_damage());
+        let moved: Vec<&Finding> =
+            damages.clone().filter(|new| !before.iter().any(|old| old.is(new))).collect();
+        if !report.changed || moved.is_empty() {
+            break report;
         }
-        let second = inspect(&disk, directory, Depth::Opening)?;
-        let changed = state_of(&findings) != state_of(&second);
-        if !changed || !looks_damaged(&findings) || looks == MOST_LOOKS {
-            break (findings, Opening::of(&second), changed);
+        if looks == MOST_LOOKS {
+            // It never held still: what the next look does not find again was being written.
+            report.list.retain(|finding| !finding.is_damage() || before.iter().any(|old| old.is(finding)));
+            report.lost = finding::unreadable(&report.list);
+            report.opening = Opening::Unknown;
+            break report;
         }
+        before = damages.cloned().collect();
     };
+    meter.end();
+    Ok(Report { bytes_read: disk.bytes_read(), ..report })
+}
+
+fn look_once(directory: &Path, disk: &LookingDisk, holder: Option<Holder>) -> Result<Report, Failure> {
+    let findings = inspect(disk, directory, Depth::Everything)?;
+    if !findings.listing.exists {
+        let path = directory.display();
+        return Err(Failure::Said(format!("there is no directory {path}: name the one that holds MANIFEST")));
+    }
     if is_no_log(&findings) {
         return Err(Failure::Said(format!(
             "{0} holds no log: name the directory that holds MANIFEST. If it holds an image, or stores in other files, what \
@@ -117,27 +131,19 @@ pub(crate) fn look(directory: &Path, progress: bool) -> Result<Report, Failure> 
             directory.display()
         )));
     }
+    let second = inspect(disk, directory, Depth::Opening)?;
+    let changed = state_of(&findings) != state_of(&second);
+    let opening = Opening::of(&second);
     let loose = match findings.manifest {
         Reading::Whole { .. } => Vec::new(),
-        Reading::Absent | Reading::Damaged(_) => alone::look(&disk, &findings),
+        Reading::Absent | Reading::Damaged(_) => alone::look(disk, &findings),
     };
-    meter.end();
     let seen = Seen { findings: &findings, loose: &loose, opening: &opening, holder, changed };
     let list = lister::list(&seen);
     let lost = finding::unreadable(&list);
     let records =
         intact(&findings).saturating_add(loose.iter().filter_map(|l| l.scan.as_ref()).map(in_runs).sum());
-    Ok(Report {
-        opening,
-        holder,
-        changed,
-        list,
-        lost,
-        records,
-        bytes_read: disk.bytes_read(),
-        loose,
-        findings,
-    })
+    Ok(Report { opening, holder, changed, list, lost, records, bytes_read: 0, loose, findings })
 }
 
 /// What must be the same in two looks at a log that holds still. (After a clean close the depths
@@ -161,11 +167,6 @@ fn state_of(findings: &Findings) -> State {
         }
         Reading::Absent | Reading::Damaged(_) => State::NoManifest(stores),
     }
-}
-
-fn looks_damaged(findings: &Findings) -> bool {
-    let damaged = |assessment: &Assessment| !assessment.damage.is_empty();
-    !matches!(findings.manifest, Reading::Whole { .. }) || findings.assessment.as_ref().is_some_and(damaged)
 }
 
 /// Whether nothing in the directory ever was Stonelog's.

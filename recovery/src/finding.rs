@@ -140,6 +140,12 @@ pub(crate) struct Finding {
 }
 
 impl Finding {
+    /// Whether it is the same thing, seen again.
+    pub(crate) fn is(&self, other: &Finding) -> bool {
+        let key = |it: &Finding| (it.code, it.segment, it.position, it.offsets.clone());
+        self.file == other.file && key(self) == key(other)
+    }
+
     /// A finding about nothing in particular yet.
     pub(crate) fn new(code: Code, what: impl Into<String>, next: impl Into<String>) -> Finding {
         let (sure, because) = sure::of(code);

@@ -437,6 +437,29 @@ fn a_busy_log_is_never_called_damaged() {
     assert_eq!(bench.check().code, 0);
 }
 
+/// Damage holds still, however the log around it moves.
+#[test]
+fn damage_in_a_busy_log_is_found() {
+    let bench = Bench::closed(400);
+    bench.flip_record(30);
+    let log = bench.open();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                log.append(b"on and on").unwrap();
+            }
+        });
+        let checks: Vec<_> = (0..5).map(|_| bench.run("check", &["--json"])).collect();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        for ran in checks {
+            assert_eq!(ran.code, 4, "{}{}", ran.stdout, ran.stderr);
+            let check: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+            assert_eq!(check["unreadable"][0], span(30, 31), "{check:#}");
+        }
+    });
+}
+
 #[test]
 fn exit_codes_are_those_of_fsck() {
     let bench = Bench::closed(10);

@@ -376,7 +376,11 @@ pub(crate) fn position_behind(
     }
     let path = directory.join(names::store(id));
     let failed = |error| Error::io("opening", &path, None, error);
-    let file = disk::retry_interrupted(|| disk.open(&path, OpenMode::Read)).map_err(failed)?;
+    let file = match disk::retry_interrupted(|| disk.open(&path, OpenMode::Read)) {
+        // A live writer let go of it since it was scanned: who looks beside one looks again.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(failed)?,
+    };
     let length = disk::retry_interrupted(|| file.length()).map_err(failed)?;
     let source = FileSource { file: file.as_ref(), length };
     Ok(scan::locate(&source, run.positions.start, run.ordinals.start..ordinal))
