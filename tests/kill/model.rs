@@ -77,12 +77,10 @@ impl Model {
             Said::Front { offset, step: Step::Tried } => {
                 self.fronts_tried.insert(*offset);
             }
-            Said::Back { end, step: Step::Tried } => {
+            // (Begun in time and done late, it may have been followed by appends that came in time, too.)
+            Said::Back { end, step: Step::Tried | Step::Done } => {
                 // Behind it everything is open, as the end that it cut from is not known either.
-                let end = (*end).min(self.end);
-                self.there.split_off(&end);
-                self.end = end;
-                self.cuts.insert(end);
+                self.cut_back((*end).min(self.end));
             }
             Said::Meta { key, value, step: Step::Tried } => {
                 let may = self.metas.entry(key.clone()).or_insert_with(|| vec![None]);
