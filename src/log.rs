@@ -340,7 +340,8 @@ impl Log {
     }
 
     /// Makes everything durable and states so, so that the next opening has nothing to look for.
-    /// Other handles and readers can read on; nobody can append any more. Closing twice is fine.
+    /// Other handles and readers can read on; nobody can append any more. Closing twice is fine. Who reads on holds
+    /// the files: what a later opening truncates gives its space back once the last handle is dropped.
     ///
     /// # Errors
     /// [`Error::Poisoned`] when that cannot be stated: the next opening then recovers.
