@@ -57,6 +57,9 @@ pub(crate) struct WriteStage {
     mark_place: Option<(Arc<Store>, u64, u32)>,
     /// The buffers of what was written last, for the writer.
     emptied: Buffers,
+    /// What the writer gave is being written. Whoever comes to the stage and finds this comes after one that
+    /// panicked, and before its poison: there is a hole in what is written.
+    writing: bool,
 }
 
 /// Counters for `stats`: nothing is decided by them, so they stay std's.
@@ -200,6 +203,20 @@ impl Core {
         error
     }
 
+    /// Refuses where the log is poisoned, or has to be: after a write that panicked.
+    fn check_whole(&self, stage: &mut WriteStage, wakes: &mut Wakes) -> Result<()> {
+        if std::mem::take(&mut stage.writing) {
+            let error = self.panicked();
+            self.poison(stage, error, wakes);
+        }
+        self.check_poison()
+    }
+
+    fn panicked(&self) -> Error {
+        let what = std::io::Error::other("the committing thread panicked");
+        Error::io("committing", &self.place.directory, None, what)
+    }
+
     /// Poisons the log from outside a commit (a manifest or directory that failed).
     pub(crate) fn poison_all(&self, error: Error) -> Error {
         let mut wakes = Wakes::default();
@@ -259,7 +276,7 @@ impl Core {
         let leader = Leader::new(self, sync);
         let mut wakes = Wakes::default();
         let outcome = self.commit(&leader, &mut wakes);
-        drop(leader);
+        leader.done();
         self.hand_over();
         drop(wakes);
         outcome
@@ -282,7 +299,7 @@ impl Core {
     fn commit(&self, _leader: &Leader<'_>, wakes: &mut Wakes) -> Result<()> {
         let (dirty, groups, end) = {
             let mut stage = lock(&self.write_stage);
-            if let Err(error) = self.check_poison() {
+            if let Err(error) = self.check_whole(&mut stage, wakes) {
                 let mut groups = std::mem::take(&mut stage.written_groups);
                 groups.push(lock(&self.writer).give_up());
                 wakes.settle(groups, &Err(error.clone()));
@@ -331,7 +348,7 @@ impl Core {
         }
         let mut wakes = Wakes::default();
         {
-            let _leader = Leader::new(self, Some(lock(&self.sync_stage)));
+            let leader = Leader::new(self, Some(lock(&self.sync_stage)));
             if self.check_poison().is_ok() {
                 match store.trim(end) {
                     Ok(()) => {
@@ -343,6 +360,7 @@ impl Core {
                     Err(error) => tracing::debug!(%error, "reserved space stays"),
                 }
             }
+            leader.done();
         }
         // Whoever came to wait meanwhile could not lead.
         self.hand_over();
@@ -351,6 +369,7 @@ impl Core {
     /// Writes what the writer gave, without fsync. Gives the offset behind what is written.
     fn write_out(&self, stage: &mut WriteStage, taken: Taken, wakes: &mut Wakes) -> Result<u64> {
         stage.written_groups.extend(taken.group);
+        stage.writing = true;
         let chunks = taken.chunks.len();
         for (index, mut chunk) in taken.chunks.into_iter().enumerate() {
             if index + 1 == chunks {
@@ -360,6 +379,7 @@ impl Core {
             self.counters.writes.fetch_add(1, Ordering::Relaxed);
             self.counters.written_bytes.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
             if let Some(error) = failed {
+                stage.writing = false;
                 return Err(self.write_failed(stage, &chunk, chunks == 1, error, wakes));
             }
             chunk.segment.touch(self.options.disk.now_millis());
@@ -371,6 +391,7 @@ impl Core {
             }
             stage.emptied.keep(chunk.bytes);
         }
+        stage.writing = false;
         self.written_end.store(taken.end, Ordering::Release);
         Ok(taken.end)
     }
@@ -462,10 +483,10 @@ impl Core {
     /// bytes that are written and not durable.
     pub(crate) fn write_only(&self, wanted: impl FnOnce(&Writer) -> bool) -> Result<u64> {
         let mut wakes = Wakes::default();
-        let _leader = Leader::new(self, None);
+        let leader = Leader::new(self, None);
         let outcome = {
             let mut stage = lock(&self.write_stage);
-            self.check_poison().and_then(|()| {
+            self.check_whole(&mut stage, &mut wakes).and_then(|()| {
                 let mut writer = lock(&self.writer);
                 if wanted(&writer) {
                     let taken = writer.take(false, &mut stage.emptied);
@@ -475,6 +496,7 @@ impl Core {
                 Ok((stage.unsynced_bytes, stage.unsynced_bytes + stage.syncing_bytes))
             })
         };
+        leader.done();
         drop(wakes);
         let (unsynced, behind) = outcome?;
         if unsynced >= SYNC_EVERY_BYTES {
@@ -521,14 +543,19 @@ impl Core {
             let mut writer = lock(&self.writer);
             if let Err(error) = committed.and_then(|()| self.check_poison()) {
                 writer.paused = false;
+                drop((writer, stage));
+                leader.done();
                 break Err(Failure::Refused(error));
             }
             if !writer.has_pending() && stage.dirty.is_empty() {
                 let outcome = change(&mut writer, &mut stage);
                 writer.paused = false;
-                drop((writer, stage, leader));
+                drop((writer, stage));
+                leader.done();
                 break outcome;
             }
+            drop((writer, stage));
+            leader.done();
         };
         // Whoever came to wait meanwhile could not lead.
         self.hand_over();
@@ -574,25 +601,29 @@ struct Leader<'a> {
     core: &'a Core,
     /// `None` for one who only writes: what it took and did not write is all that is lost.
     sync: Option<MutexGuard<'a, ()>>,
-    /// It began while its thread was unwinding already (from a `drop`): that panic is none of its own.
-    unwinding: bool,
+    /// Whether it came to its end, well or not: one that is dropped without panicked. (Its thread may have been unwinding
+    /// before, from a `drop`, so that nothing else tells.)
+    done: bool,
 }
 
 impl<'a> Leader<'a> {
     fn new(core: &'a Core, sync: Option<MutexGuard<'a, ()>>) -> Leader<'a> {
-        Leader { core, sync, unwinding: thread::panicking() }
+        Leader { core, sync, done: false }
+    }
+
+    fn done(mut self) {
+        self.done = true;
     }
 }
 
 impl Drop for Leader<'_> {
     fn drop(&mut self) {
-        if self.unwinding || !thread::panicking() {
+        if self.done {
             return;
         }
         let mut wakes = Wakes::default();
         {
-            let what = std::io::Error::other("the committing thread panicked");
-            let error = Error::io("committing", &self.core.place.directory, None, what);
+            let error = self.core.panicked();
             let mut stage = lock(&self.core.write_stage);
             self.core.poison(&mut stage, error, &mut wakes);
         }

@@ -40,9 +40,7 @@ pub(crate) mod atomic {
 
 #[cfg(not(shuttle))]
 pub(crate) mod thread {
-    pub(crate) use std::thread::{
-        Builder, JoinHandle, Thread, current, panicking, park, park_timeout, yield_now,
-    };
+    pub(crate) use std::thread::{Builder, JoinHandle, Thread, current, park, park_timeout, yield_now};
 }
 
 /// Threads that end before the call that made them, for work on a disk that has threads. Std's in either case:
@@ -64,9 +62,7 @@ pub(crate) mod atomic {
 #[cfg(shuttle)]
 pub(crate) mod thread {
     // Time is not explored: `park_timeout` is `park`, which may wake for no reason.
-    pub(crate) use shuttle::thread::{
-        Builder, JoinHandle, Thread, current, panicking, park, park_timeout, yield_now,
-    };
+    pub(crate) use shuttle::thread::{Builder, JoinHandle, Thread, current, park, park_timeout, yield_now};
 }
 
 /// Lets other threads in, where they are explored; otherwise nothing.

@@ -17,6 +17,7 @@ use crate::frame::{self, Header, Kind, Lag, PayloadChecksum};
 use crate::group::Group;
 use crate::index::MemoryIndex;
 use crate::mutant::{self, Mutant};
+use crate::names::LARGEST_END;
 use crate::options::MAX_BATCH_BYTES;
 use crate::segment::{Place, Segment};
 use crate::store::{self, FIRST_FRAME, FIRST_RESERVE, Store};
@@ -304,6 +305,16 @@ impl Writer {
             }
         }
         self.grows |= self.active.is_some();
+        // (Asked at a roll alone: no segment has more ordinals.)
+        if self.next_offset > LARGEST_END - u64::from(u32::MAX) {
+            return Err(Error::InvalidOption {
+                option: "offset",
+                why: format!(
+                    "the log ends at {}, and no log goes beyond {LARGEST_END}: begin another",
+                    self.next_offset
+                ),
+            });
+        }
         if self.rolled.len() >= MOST_ROLLED || self.spares.len() < 2 || !self.has_ballast {
             return Ok(Room::NeedsSpares(2));
         }

@@ -87,7 +87,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("bench", &["frame", "index"]),
     ("signal", &["sync"]),
     ("ticket", &["commit", "error", "group"]),
-    ("writer", &["error", "frame", "group", "index", "options", "segment", "store", "sync"]),
+    ("writer", &["error", "frame", "group", "index", "names", "options", "segment", "store", "sync"]),
     ("background", &["commit", "disk", "options", "signal", "sync"]),
     (
         "commit",

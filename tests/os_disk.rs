@@ -196,3 +196,26 @@ fn the_machine_is_described() {
     assert_eq!(OsDisk.process_id(), std::process::id());
     assert_eq!(OsDisk.background(), Background::Threads);
 }
+
+/// A pipe under the name of a store that was dropped holds up no opening.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_pipe_under_a_stores_name_is_not_waited_at() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let log = stonelog::Log::open(&path).unwrap();
+    log.append(b"a").unwrap();
+    log.truncate_front(5).unwrap();
+    log.append(b"b").unwrap();
+    log.close().unwrap();
+    drop(log);
+    let name = path.join("0000000000000001.store");
+    assert!(!name.exists());
+    match std::process::Command::new("mkfifo").arg(&name).status() {
+        Ok(made) if made.success() => {}
+        _ => return eprintln!("SKIPPED: there is no mkfifo"),
+    }
+    let log = stonelog::Log::open(&path).unwrap();
+    assert_eq!(log.offsets(), 5..6);
+    assert!(!name.exists());
+}

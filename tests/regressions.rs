@@ -24,10 +24,13 @@ use std::thread;
 use std::time::Duration;
 
 use stonelog::disk::Background;
-use stonelog::disk::sim::{Fault, FaultError, Operation, SimDisk};
+use stonelog::disk::sim::{Fault, FaultError, Loss, Operation, SimDisk};
 use stonelog::frame::{PayloadChecksum, Seed, decode_header, encode_header};
 use stonelog::manifest::{self, Born, Close, Edit, Reading, Seal, State};
-use stonelog::{DamagePolicy, Durability, Error, Log, MAX_OFFSET, Options, ReadMode, SegmentInfo, Ticket};
+use stonelog::names::LARGEST_END;
+use stonelog::{
+    DamagePolicy, Durability, Error, Log, LogBuilder, MAX_OFFSET, Options, ReadMode, SegmentInfo, Ticket,
+};
 
 #[path = "support/gated.rs"]
 mod gated;
@@ -772,4 +775,102 @@ fn a_read_that_fails_while_an_index_is_rebuilt_is_no_damage() {
     let unread: Vec<u64> = (0..50).filter(|offset| !is(&log, *offset)).collect();
     assert_eq!(unread, (9..16).collect::<Vec<u64>>());
     assert!(disk.read_file(path("0000000000000001.index")).is_none());
+}
+
+fn built_up_to(end: u64) -> SimDisk {
+    let disk = SimDisk::new(1);
+    let mut builder = LogBuilder::begin(&options(&disk), DIRECTORY, MAX_OFFSET).unwrap();
+    builder.push(end - 1, true, b"last").unwrap();
+    builder.finish(0).unwrap();
+    disk
+}
+
+/// G1. `LogBuilder` makes a log that ends where logs end; what was appended behind that was acknowledged, and refused by
+/// the next opening. No segment begins so late any more that its records could lie behind that end.
+#[test]
+fn what_is_appended_at_the_largest_end_is_there_after_a_close() {
+    let disk = built_up_to(LARGEST_END);
+    let log = options(&disk).open(DIRECTORY).unwrap();
+    if let Ok(offset) = log.append(b"acknowledged") {
+        assert!(log.durable_end() > offset);
+        log.close().unwrap();
+        drop(log);
+        let log = options(&disk).open(DIRECTORY).unwrap();
+        assert_eq!(&*log.read(offset).unwrap(), b"acknowledged");
+    }
+}
+
+#[test]
+fn what_is_appended_at_the_largest_end_is_there_after_a_crash() {
+    let disk = built_up_to(LARGEST_END);
+    let log = options(&disk).open(DIRECTORY).unwrap();
+    let mut last = None;
+    while log.offsets().end < LARGEST_END + 3 {
+        match log.append(b"acknowledged") {
+            Ok(offset) => last = Some(offset),
+            Err(_) => break,
+        }
+    }
+    disk.power_loss(Loss::Everything);
+    drop(log);
+    let log = options(&disk).open(DIRECTORY).unwrap();
+    if let Some(offset) = last {
+        assert_eq!(&*log.read(offset).unwrap(), b"acknowledged");
+    }
+}
+
+struct Says(Log, Gated);
+
+impl Drop for Says {
+    fn drop(&mut self) {
+        self.1.panic_at_writes(true);
+        let _ = catch_unwind(AssertUnwindSafe(|| self.0.append("going")));
+        self.1.panic_at_writes(false);
+    }
+}
+
+/// G1, G6. A write that panics inside a `drop`, while its thread unwinds from another panic, was not noticed: the log
+/// was not poisoned, and what followed the hole was acknowledged. That a leader came to its end is stated by itself now.
+#[test]
+fn a_write_that_panics_in_a_drop_leaves_no_hole() {
+    let (disk, log) = Gated::open(Background::Inline, Durability::Always);
+    log.append("first").unwrap();
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let _says = Says(log.clone(), disk.clone());
+        std::panic::resume_unwind(Box::new("a panic that is none of the log's"));
+    }));
+    assert!(panicked.is_err());
+    let after = log.append("after");
+    let durable = log.durable_end();
+    println!("{after:?}, durable end {durable}");
+    disk.inner.power_loss(Loss::Nothing);
+    drop(log);
+    let log = Options::new().disk(Arc::new(disk)).open(DIRECTORY).expect("G5: a crash opens");
+    if let Ok(after) = after {
+        assert_eq!(&*log.read(after).expect("G1: it was acknowledged"), b"after");
+    }
+}
+
+/// The same with an fsync: the stores that it was to make durable are forgotten, and the next commit acknowledges them.
+struct Syncs(Log, Gated);
+
+impl Drop for Syncs {
+    fn drop(&mut self) {
+        drop(self.1.hold("0000"));
+        let _ = catch_unwind(AssertUnwindSafe(|| self.0.append("going")));
+    }
+}
+
+#[test]
+fn an_fsync_that_panics_in_a_drop_is_not_forgotten() {
+    let (disk, log) = Gated::open(Background::Inline, Durability::Always);
+    log.append("first").unwrap();
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let _syncs = Syncs(log.clone(), disk.clone());
+        std::panic::resume_unwind(Box::new("a panic that is none of the log's"));
+    }));
+    assert!(panicked.is_err());
+    let synced = log.sync();
+    println!("{synced:?}, durable end {} of {:?}", log.durable_end(), log.offsets());
+    assert!(synced.is_err() || log.durable_end() == log.offsets().end, "G6: acknowledged without an fsync");
 }

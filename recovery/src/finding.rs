@@ -143,7 +143,9 @@ impl Finding {
     /// Whether it is the same thing, seen again.
     pub(crate) fn is(&self, other: &Finding) -> bool {
         let key = |it: &Finding| (it.code, it.segment, it.position, it.offsets.clone());
-        self.file == other.file && key(self) == key(other)
+        // (A lost edit has no place but the store that proves it.)
+        let proven = self.code != Code::ManifestEdit || self.proof == other.proof;
+        self.file == other.file && key(self) == key(other) && proven
     }
 
     /// A finding about nothing in particular yet.

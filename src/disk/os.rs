@@ -126,6 +126,12 @@ impl Disk for OsDisk {
         let mut options = OpenOptions::new();
         options.read(true);
         match mode {
+            // A pipe under a file's name would be waited at until somebody writes to it.
+            #[cfg(target_os = "linux")]
+            OpenMode::Read => {
+                std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, O_NONBLOCK);
+            }
+            #[cfg(not(target_os = "linux"))]
             OpenMode::Read => {}
             OpenMode::ReadWrite => {
                 options.write(true);
@@ -198,6 +204,10 @@ const O_DIRECT: Option<i32> = if cfg!(any(target_arch = "x86_64", target_arch = 
 } else {
     None
 };
+
+/// `O_NONBLOCK`, which means nothing for a file; nothing where this crate does not know it.
+#[cfg(target_os = "linux")]
+const O_NONBLOCK: i32 = if O_DIRECT.is_some() { 0o4_000 } else { 0 };
 
 /// Positions, lengths and addresses of reads past the page cache are multiples of this.
 #[cfg(target_os = "linux")]
