@@ -152,7 +152,7 @@ fn look_once(directory: &Path, disk: &LookingDisk, holder: Option<Holder>) -> Re
 enum State {
     NoManifest(usize),
     Closed(u64, u64),
-    Open(u64, u64, Option<(u64, u64)>, usize),
+    Open(u64, u64, Option<(u64, u64)>, usize, Vec<u64>),
 }
 
 fn state_of(findings: &Findings) -> State {
@@ -163,7 +163,9 @@ fn state_of(findings: &Findings) -> State {
         }
         Reading::Whole { generation, length, .. } => {
             let ends = findings.assessment.as_ref().map(|a| (a.valid_end, a.proven_end));
-            State::Open(*generation, *length, ends, stores)
+            // (What looks like a lost edit may be one that was written since the MANIFEST was read.)
+            let unnamed = findings.unnamed.iter().filter(|store| store.has_frames).map(|store| store.id);
+            State::Open(*generation, *length, ends, stores, unnamed.collect())
         }
         Reading::Absent | Reading::Damaged(_) => State::NoManifest(stores),
     }

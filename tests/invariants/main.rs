@@ -31,6 +31,7 @@ mod g08_readers_see_durable_records;
 mod g09_hostile_bytes;
 mod g10_full_disk;
 mod g11_destroys_nothing;
+mod manual_writes_behind;
 mod mutants;
 mod opening;
 mod space_ahead_and_behind;
