@@ -29,12 +29,16 @@ struct Gate {
     go_on: Receiver<()>,
 }
 
-/// A simulated disk whose fsyncs can be held up, and panic.
+/// Who is told that it began, and when it may go on.
+type Ends = (Sender<()>, Receiver<()>);
+
+/// A simulated disk whose fsyncs and large writes can be held up, and panic.
 #[derive(Debug, Clone)]
 pub struct Gated {
     pub inner: SimDisk,
     gates: Arc<Mutex<Vec<Gate>>>,
     writes_panic: Arc<AtomicBool>,
+    large_write: Arc<Mutex<Option<Ends>>>,
 }
 
 impl Gated {
@@ -44,6 +48,7 @@ impl Gated {
             inner: SimDisk::new(1).with_background(background),
             gates: Arc::default(),
             writes_panic: Arc::default(),
+            large_write: Arc::default(),
         };
         let options = Options::new().durability(durability).disk(Arc::new(disk.clone()));
         (disk, options.open("/log").unwrap())
@@ -52,6 +57,14 @@ impl Gated {
     /// From now on every write panics, or none.
     pub fn panic_at_writes(&self, panic: bool) {
         self.writes_panic.store(panic, Ordering::Relaxed);
+    }
+
+    /// Holds up the next write of a MiB or more until something is sent; it panics, and says nothing, where the sender is
+    /// dropped instead.
+    pub fn hold_large_write(&self) -> (Receiver<()>, Sender<()>) {
+        let ((entered, has_entered), (release, go_on)) = (channel(), channel());
+        *self.large_write.lock().unwrap() = Some((entered, go_on));
+        (has_entered, release)
     }
 
     /// Holds up the next fsync of a file whose name begins so, before it is done, until something is sent;
@@ -111,6 +124,13 @@ impl DiskFile for GatedFile {
 
     fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<usize> {
         assert!(!self.disk.writes_panic.load(Ordering::Relaxed), "a disk that panics, as the test wants it");
+        let held = if bytes.len() >= 1 << 20 { self.disk.large_write.lock().unwrap().take() } else { None };
+        if let Some((entered, go_on)) = held {
+            let _ = entered.send(());
+            if go_on.recv().is_err() {
+                std::panic::resume_unwind(Box::new("a disk that panics, as the test wants it"));
+            }
+        }
         self.inner.write_at(bytes, position)
     }
 
