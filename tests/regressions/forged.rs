@@ -1,5 +1,7 @@
 //! Files that somebody forged, with every checksum whole: believed too far, once.
 
+use stonelog::repair::{self, Basis, Session};
+
 use super::*;
 
 /// A Close with a count that its store cannot hold made the opening take gigabytes (G9): the count
@@ -236,7 +238,7 @@ fn a_close_of_nothing_removes_no_records() {
         let disk = SimDisk::new(1);
         let uuid = killed_after(&disk, 0..5);
         let edits = [
-            Edit::Init { uuid, created_millis: 1, first_offset: 0, last_id: 9 },
+            init_of(uuid),
             Edit::Create { id: 1, base: Some(0), born: None },
             Edit::Close(Close { length: 0, next_offset: stated }),
         ];
@@ -253,7 +255,7 @@ fn a_store_that_reaches_beyond_the_next_ones_base_is_served_up_to_it() {
     let disk = SimDisk::new(1);
     let uuid = killed_after(&disk, 0..7);
     let edits = [
-        Edit::Init { uuid, created_millis: 1, first_offset: 0, last_id: 9 },
+        init_of(uuid),
         Edit::Create { id: 1, base: Some(0), born: None },
         Edit::Create { id: 2, base: None, born: None },
         Edit::Create { id: 3, base: Some(4), born: None },
@@ -264,4 +266,25 @@ fn a_store_that_reaches_beyond_the_next_ones_base_is_served_up_to_it() {
     for offset in 0..4 {
         assert_eq!(&log.read(offset).unwrap()[..], format!("r{offset}").as_bytes(), "{offset}");
     }
+}
+
+/// A store that was prepared, cut short, beside a Close that says nothing is written to: the repair took it for the
+/// segment's own and kept it, and what was repaired did not open. Its length is part of being there.
+#[test]
+fn a_repair_keeps_no_store_that_is_cut_short() {
+    let disk = SimDisk::new(1);
+    let uuid = killed_after(&disk, 0..1);
+    disk.truncate(path(FIRST_STORE), 60).unwrap();
+    let edits = [init_of(uuid), created(1, Some(0)), Edit::Close(Close { length: 0, next_offset: 0 })];
+    disk.write_file(path("MANIFEST"), fuzz::mutate::forge_manifest(&uuid, 9, &edits, None)).unwrap();
+    assert!(is_damage(options(&disk).open(DIRECTORY)));
+    let session = Session::lock(Arc::new(disk.clone()), Path::new(DIRECTORY)).unwrap();
+    let plan = repair::plan(&session.survey(Basis::Manifest).unwrap(), None).unwrap();
+    session.apply(&plan, &plan.to_accept()).unwrap();
+    drop(session);
+    assert_eq!(open(&disk).offsets(), 0..0);
+}
+
+fn init_of(uuid: [u8; 16]) -> Edit {
+    Edit::Init { uuid, created_millis: 1, first_offset: 0, last_id: 9 }
 }
